@@ -1,0 +1,36 @@
+# Two commands, each from nothing: `make demo` and `make test`. PYTHON=python3.12 chooses another
+# interpreter; CONSTRAINTS= (empty) installs the newest versions instead of the tested ones.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
+PIP_CONSTRAINTS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+.PHONY: demo test lint benchmark clean
+
+# The stamp is newer than what it was installed from, so a second `make` installs nothing.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_CONSTRAINTS) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_CONSTRAINTS) -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/geodeform demo --overwrite
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/benchmarks
+
+clean:
+	rm -rf $(VENV) demo-output build dist *.egg-info

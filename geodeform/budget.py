@@ -1,0 +1,114 @@
+"""Budget: how many pixels of a scene may be sampled, in any of the three ways users say it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from geodeform.errors import ConfigError
+
+_SHARE = re.compile(r"^(\d+(?:\.\d+)?)\s*%$")
+_SIDE = re.compile(r"^(\d+)(?:\s*x\s*(\d+))?$")
+_TOTAL = re.compile(r"^(\d+(?:\.\d+)?)\s*(k|m|g)px?$", re.IGNORECASE)
+_FACTOR = {"k": 1e3, "m": 1e6, "g": 1e9}
+_MIN_SIDE = 8  # fewer samples a side than this leave a segmenter nothing to look at
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A number of sampled pixels.
+
+    Attributes:
+        kind: ``"share"`` of the scene's pixels (0…1], ``"window"``: samples in one full window
+            of the model, or ``"total"`` samples over the scene.
+        value: The number that belongs to ``kind``.
+    """
+
+    kind: Literal["share", "window", "total"]
+    value: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.value > 0):
+            raise ConfigError(f"A budget must be more than nothing, not {self.value:g}.")
+        if self.kind == "share" and self.value > 1:
+            raise ConfigError(f"A budget cannot exceed 100% of the pixels, got {self.value:.0%}.")
+
+    @classmethod
+    def parse(cls, text: str | float | Budget) -> Budget:
+        """Read a budget as users write it.
+
+        ``"1.5%"`` is a share of the scene's pixels (as is a float of at most 1), ``"128"`` or
+        ``"128x96"`` the samples of one full window (128² or 128·96), ``"2MP"`` (``kP``, ``MP``,
+        ``GP``) a total.
+
+        Raises:
+            ConfigError: If the text is none of these.
+
+        >>> Budget.parse("1.5%")
+        Budget(kind='share', value=0.015)
+        >>> Budget.parse("128")
+        Budget(kind='window', value=16384)
+        >>> Budget.parse("2MP")
+        Budget(kind='total', value=2000000.0)
+        """
+        if isinstance(text, Budget):
+            return text
+        if isinstance(text, float):
+            return cls("share", text)
+        word = str(text).strip()
+        if match := _SHARE.match(word):
+            return cls("share", float(match[1]) / 100)
+        if match := _SIDE.match(word):
+            return cls("window", int(match[1]) * int(match[2] or match[1]))
+        if match := _TOTAL.match(word):
+            return cls("total", float(match[1]) * _FACTOR[match[2].lower()])
+        raise ConfigError(
+            f"Cannot read the budget '{word}': write a share such as 1.5%, "
+            "samples a window such as 128 (for 128x128), or a total such as 2MP."
+        )
+
+    def __str__(self) -> str:
+        if self.kind == "share":
+            return f"{100 * self.value:g}%"
+        if self.kind == "window":
+            side = math.isqrt(round(self.value))
+            square = side * side == round(self.value)
+            return f"{side}x{side} a window" if square else f"{self.value:g} a window"
+        return f"{self.value / 1e6:g}MP"
+
+    def sample_size(
+        self,
+        window: tuple[int, int],
+        *,
+        full_window: tuple[float, float],
+        windows: int,
+        scene_pixels: int,
+    ) -> tuple[int, int]:
+        """Sampled image size (h, w) of every window.
+
+        Args:
+            window: Window size (H, W) in scene pixels.
+            full_window: The model's window (H, W) in scene pixels; ``window`` is smaller where
+                the scene is smaller, and then gets its part of a per-window budget.
+            windows: Number of windows that will be sampled; overlaps count as often as they are
+                sampled, so the whole scene stays within a share or total.
+            scene_pixels: Pixels of the mapped region.
+
+        Returns:
+            (h, w) with the window's aspect, at least 8 a side (more than a tiny budget) and at
+            most the window itself; all windows together sample at most the scene's pixels.
+        """
+        H, W = window
+        if self.kind == "window":
+            samples = self.value * (H * W) / (full_window[0] * full_window[1])
+        else:
+            total = self.value * scene_pixels if self.kind == "share" else self.value
+            samples = total / windows
+        # Overlapping windows of a coarse scene could sample more pixels than there are.
+        scale = math.sqrt(min(samples, scene_pixels / windows) / (H * W))
+        # Floors keep the promise "no more than the budget"; the small minimum may break it, and
+        # the share that was really sampled is reported.
+        h, w = (max(_MIN_SIDE, math.floor(side * scale + 1e-9)) for side in (H, W))
+        return min(h, H), min(w, W)

@@ -1,0 +1,43 @@
+"""``geodeform demo``: the packaged model on the packaged scene, no network and no GPU needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from geodeform.cli.options import device_option, overwrite_option
+from geodeform.cli.report import Reporter, print_result
+
+
+@click.command("demo")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="demo-output",
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder for the outputs.",
+)
+@device_option
+@overwrite_option
+def command(output: Path, device: str, overwrite: bool) -> None:
+    """Map the packaged scene (a cut of Dubai, held out in training) with the packaged model.
+
+    Writes class raster, confidence, density, polygons and a picture, and says what it found.
+    """
+    from geodeform.demo import run_demo
+    from geodeform.device import describe_device, resolve_device
+
+    reporter = Reporter(quiet=False)
+    target = resolve_device(device)
+    reporter.banner("dubai (packaged)", describe_device(target))
+    with reporter.progress("demo") as progress:
+        result = run_demo(output, device=target, overwrite=overwrite, progress=progress)
+    reporter.notes(result.plan.notes)
+    print_result(result)
+    click.echo(
+        "\nThe class raster opens in QGIS with its colours; the picture is "
+        f"{result.paths['quicklook']}"
+    )

@@ -1,0 +1,98 @@
+"""Options that several commands share, written once (rasterio's habit)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from geodeform.budget import Budget
+from geodeform.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class BudgetType(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
+    """``1.5%``, ``128``, ``128x96`` or ``2MP`` → :class:`geodeform.budget.Budget`."""
+
+    name = "budget"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Budget:
+        """Parse, with click's usage error (exit code 2) where it cannot be read."""
+        try:
+            return Budget.parse(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class NumbersType(click.ParamType):  # type: ignore[type-arg]
+    """Comma-separated numbers, e.g. ``4,3,2``."""
+
+    def __init__(self, kind: type[int] | type[float], count: int | None = None) -> None:
+        self.kind = kind
+        self.count = count
+        self.name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int | float, ...]:
+        """Parse, with click's usage error (exit code 2) where it cannot be read."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(self.kind(word) for word in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not a list such as 1,2,3", param, ctx)
+        if self.count is not None and len(numbers) != self.count:
+            self.fail(f"'{value}' must be {self.count} numbers separated by commas", param, ctx)
+        return numbers
+
+
+def _path(**settings: Any) -> click.Path:
+    return click.Path(path_type=Path, **settings)
+
+
+def model_option(command: Command) -> Command:
+    """``-m/--model``."""
+    return click.option(
+        "-m",
+        "--model",
+        default=None,
+        metavar="NAME|FILE",
+        help="Model file (.safetensors) or packaged model. [default: dubai, sub-metre to 1 m RGB]",
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    """``--device``."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]",
+        help="Where to compute; auto takes the first NVIDIA GPU where there is one.",
+    )(command)
+
+
+def overwrite_option(command: Command) -> Command:
+    """``--overwrite``."""
+    return click.option(
+        "--overwrite", is_flag=True, help="Replace outputs that exist; refused otherwise."
+    )(command)
+
+
+def verbosity_options(command: Command) -> Command:
+    """``-v/--verbose`` and ``-q/--quiet``."""
+    command = click.option("-q", "--quiet", is_flag=True, help="Only errors.")(command)
+    return click.option("-v", "--verbose", is_flag=True, help="Say every decision.")(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."
+    )(command)

@@ -1,0 +1,95 @@
+"""What the commands say to people: banner, progress, tables; all of it on standard error or out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from geodeform.result import format_area
+
+if TYPE_CHECKING:
+    from geodeform.pipeline import Estimate
+    from geodeform.result import SegmentationResult
+
+
+class Reporter:
+    """Banner, notes and a progress bar on standard error; the bar vanishes when piped."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True)
+
+    def banner(self, model: str, device: str) -> None:
+        """Say, before any work, which model and which device."""
+        if not self.quiet:
+            click.echo(
+                f"geodeform {version('geodeform')} · model {model} · device {device}", err=True
+            )
+
+    def notes(self, notes: tuple[str, ...]) -> None:
+        """Print what the user should know about the run."""
+        for note in notes if not self.quiet else ():
+            click.echo(f"Note: {note}", err=True)
+
+    @contextmanager
+    def progress(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar that counts windows; the callback takes (done, total)."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("windows"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=self.quiet or not self.console.is_terminal,
+        ) as bar:
+            task = bar.add_task(name, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_result(result: SegmentationResult) -> None:
+    """Class areas, cost and files of a finished run, on standard output."""
+    click.echo(f"{result.scene}")
+    for area in result.class_areas:
+        size = "" if area.area_m2 is None else f"{format_area(area.area_m2):>14}"
+        click.echo(f"  {area.name:<16}{area.share:8.2%}{area.pixels:14,} px{size}")
+    facts, plan = result.facts, result.plan
+    skipped = f" ({facts.windows_skipped} empty, skipped)" if facts.windows_skipped else ""
+    click.echo(
+        f"  sampled {facts.sampled_pixels:,} of {plan.shape[0] * plan.shape[1]:,} pixels "
+        f"({facts.sampled_share:.2%}), {plan.sampler}, {plan.sample_size[0]}x{plan.sample_size[1]} "
+        f"in each of {facts.windows} windows of {plan.window_size[0]}x{plan.window_size[1]} px"
+        f"{skipped}"
+    )
+    click.echo(
+        f"  {facts.seconds:.1f} s, peak memory {facts.peak_memory_bytes / 2**20:,.0f} MiB, "
+        f"device {facts.device}"
+    )
+    click.echo(f"  values: {plan.scaling.describe()}")
+    for kind, path in result.paths.items():
+        click.echo(f"  {kind:<12}{path}")
+
+
+def print_plan(planned: Estimate) -> None:
+    """What a run would do and cost, on standard output."""
+    plan = planned.plan
+    click.echo(f"{plan.scene} (dry run, nothing written)")
+    for note in plan.notes:
+        click.echo(f"  Note: {note}")
+    click.echo(
+        f"  {len(plan.active)} windows of {plan.window_size[0]}x{plan.window_size[1]} px, "
+        f"{plan.sample_size[0]}x{plan.sample_size[1]} samples each, {plan.sampler}"
+    )
+    click.echo(f"  pixels to sample: {plan.sampled_pixels:,} ({plan.share:.2%})")
+    click.echo(f"  values: {plan.scaling.describe()}")
+    click.echo(
+        f"  estimate: {planned.seconds:.0f} s, {planned.memory_bytes / 2**20:,.0f} MiB "
+        f"on {planned.device} (from {planned.probed} probed windows)"
+    )

@@ -1,0 +1,274 @@
+"""``geodeform segment``: scenes in, land-cover maps out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geodeform.budget import Budget
+from geodeform.cli.options import (
+    BudgetType,
+    NumbersType,
+    device_option,
+    json_option,
+    model_option,
+    overwrite_option,
+    verbosity_options,
+)
+from geodeform.cli.report import Reporter, print_plan, print_result
+from geodeform.errors import GeodeformError, OutputError
+
+
+class StretchType(click.ParamType):  # type: ignore[type-arg]
+    """``auto``, ``none`` or two percentiles such as ``2,98``."""
+
+    name = "stretch"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | tuple[float, float]:
+        """Parse, with click's usage error (exit code 2) where it cannot be read."""
+        if value in ("auto", "none") or isinstance(value, tuple):
+            return value  # type: ignore[no-any-return]
+        low, high = NumbersType(float, 2).convert(value, param, ctx)
+        if not 0 <= low < high <= 100:
+            self.fail(f"'{value}' must be two rising percentiles of 0 to 100", param, ctx)
+        return float(low), float(high)
+
+
+@click.command("segment")
+@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE|FOLDER",
+    help="Class raster (.tif), or a folder. [default: SCENE_landcover.tif in this folder]",
+)
+@model_option
+@click.option(
+    "--budget",
+    type=BudgetType(),
+    metavar="SHARE|SIDE|TOTAL",
+    help="Pixels to sample: a share (1.5%), samples a window (128 for 128x128), or a total (2MP)."
+    " [default: the model's]",
+)
+@click.option(
+    "--sampler",
+    type=click.Choice(["learned", "uniform"]),
+    help="Where to sample: learned density, or uniform with area averages. [default: the model's]",
+)
+@click.option("--confidence", is_flag=True, help="Also write OUTPUT_confidence.tif.")
+@click.option("--density", is_flag=True, help="Also write OUTPUT_density.tif (samples a pixel).")
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the sampled points (.gpkg, .parquet, .fgb, .geojson).",
+)
+@click.option(
+    "--polygons",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write polygons (.gpkg, .parquet, .fgb, .geojson).",
+)
+@click.option(
+    "--min-area",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="M2",
+    help="Dissolve polygons under this area into their neighbours (m²; px² without a CRS).",
+)
+@click.option(
+    "--simplify",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="TOLERANCE",
+    help="Simplify polygons together, without gaps, by this tolerance in the CRS's units.",
+)
+@click.option(
+    "--quicklook",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also draw scene, density, map and legend into a PNG.",
+)
+@click.option(
+    "--bands",
+    type=NumbersType(int),
+    metavar="R,G,B",
+    help="Bands that the model's bands are read from, counted from 1. [default: by colour "
+    "interpretation, else in order]",
+)
+@click.option("--nodata", type=float, help="Value without data, where the file does not say it.")
+@click.option(
+    "--stretch",
+    type=StretchType(),
+    default="auto",
+    show_default=True,
+    metavar="auto|none|LOW,HIGH",
+    help="How values become 0 to 1: the model's range for 8-bit scenes, else percentiles.",
+)
+@click.option(
+    "--gsd",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="METRES",
+    help="Ground sampling distance of the scene, where the file does not say it.",
+)
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 0.5),
+    default=0.125,
+    show_default=True,
+    help="Part of a window shared with each neighbour; scores blend there.",
+)
+@click.option(
+    "--bbox",
+    type=NumbersType(float, 4),
+    metavar="XMIN,YMIN,XMAX,YMAX",
+    help="Map only this part, in the scene's CRS.",
+)
+@click.option(
+    "--aoi",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FILE",
+    help="Map only inside these polygons (any vector file).",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say windows, pixels to sample, and estimates of memory and time; write nothing.",
+)
+@device_option
+@overwrite_option
+@json_option
+@verbosity_options
+def command(
+    scenes: tuple[str, ...],
+    output: Path | None,
+    model: str | None,
+    budget: Budget | None,
+    confidence: bool,
+    density: bool,
+    samples: Path | None,
+    polygons: Path | None,
+    min_area: float,
+    simplify: float,
+    quicklook: Path | None,
+    dry_run: bool,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Map the land cover of SCENE (any raster that GDAL reads) for a small pixel budget.
+
+    With several scenes, -o is a folder, and {stem} in the other file names stands for each
+    scene's name. Each scene is finished or reported; the exit code is 1 if any failed.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+    reporter = Reporter(quiet=quiet)
+    jobs = plan_outputs(scenes, output, confidence, density, samples, polygons, quicklook)
+    # torch is imported here, when work begins
+    from geodeform.device import describe_device, resolve_device
+    from geodeform.models.model_file import load_model
+    from geodeform.pipeline import estimate, segment_scene
+
+    target = resolve_device(device)
+    network = load_model(model)
+    reporter.banner(
+        f"{model or 'dubai (packaged)'}, {network.spec.architecture}", describe_device(target)
+    )
+    reports: list[dict[str, Any]] = []
+    failed = False
+    for scene, files in jobs:
+        try:
+            if dry_run:
+                planned = estimate(scene, model=network, budget=budget, device=target, **settings)
+                reports.append(planned.summary())
+                if not as_json:
+                    print_plan(planned)
+                continue
+            if output is not None and files["output"].parent == output:
+                output.mkdir(exist_ok=True)  # -o FOLDER; never a folder's parents
+            with reporter.progress(Path(scene).name) as progress:
+                result = segment_scene(
+                    scene,
+                    model=network,
+                    budget=budget,
+                    device=target,
+                    overwrite=overwrite,
+                    min_area=min_area,
+                    simplify=simplify,
+                    progress=progress,
+                    **files,
+                    **settings,
+                )
+            reports.append(result.summary())
+            reporter.notes(result.plan.notes)
+            if not as_json and not quiet:
+                print_result(result)
+        except GeodeformError as error:
+            failed = True
+            reports.append({"scene": str(scene), "error": str(error)})
+            click.echo(f"Error: {error}", err=True)
+    if as_json:
+        click.echo(json.dumps({"results": reports}, indent=2))
+    if failed:
+        sys.exit(1)
+
+
+def plan_outputs(
+    scenes: tuple[str, ...],
+    output: Path | None,
+    confidence: bool,
+    density: bool,
+    samples: Path | None,
+    polygons: Path | None,
+    quicklook: Path | None,
+) -> list[tuple[str, dict[str, Any]]]:
+    """Name every output of every scene, before any work.
+
+    Raises:
+        OutputError: If two scenes would write the same file.
+    """
+    several = len(scenes) > 1
+    jobs: list[tuple[str, dict[str, Any]]] = []
+    taken: dict[Path, str] = {}
+    for scene in scenes:
+        stem = Path(scene).stem
+        if output is None:
+            labels = Path(f"{stem}_landcover.tif")
+        elif "{stem}" in str(output):
+            labels = Path(str(output).replace("{stem}", stem))
+        elif output.is_dir() or not output.suffix:
+            labels = output / f"{stem}_landcover.tif"
+        elif several:
+            raise OutputError(
+                f"With several scenes -o must be a folder or hold {{stem}}, not the file {output}."
+            )
+        else:
+            labels = output
+        files: dict[str, Any] = {
+            "output": labels,
+            "confidence": labels.with_name(f"{labels.stem}_confidence.tif") if confidence else None,
+            "density": labels.with_name(f"{labels.stem}_density.tif") if density else None,
+        }
+        for kind, path in (("samples", samples), ("polygons", polygons), ("quicklook", quicklook)):
+            files[kind] = path and Path(str(path).replace("{stem}", stem))
+        for path in files.values():
+            if path is not None and taken.setdefault(path.absolute(), scene) != scene:
+                raise OutputError(
+                    f"{scene} and {taken[path.absolute()]} would both write {path}: "
+                    "put {stem} into the name."
+                )
+        jobs.append((scene, files))
+    return jobs

@@ -1,0 +1,1 @@
+"""The method on pure tensors: density, grid, sampling, reverse map; never imports rasterio."""

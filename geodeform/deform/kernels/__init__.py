@@ -1,0 +1,1 @@
+"""Kernels of the reverse map: numba for the CPU, torch for any device, behind one signature."""

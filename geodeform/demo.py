@@ -1,0 +1,47 @@
+"""The packaged scene and the demo that runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geodeform.pipeline import segment_scene
+from geodeform.result import SegmentationResult
+
+if TYPE_CHECKING:
+    import torch
+
+_SCENE = "dubai_jumeirah_golf_estates.tif"
+
+
+def demo_scene() -> Path:
+    """Path of the packaged scene: a real cut of tile 7 of the CC0 Dubai imagery, as a COG.
+
+    Its georeference (EPSG:32640, about 1 m pixels) is approximate, as its description tag says.
+    """
+    return Path(str(files("geodeform") / "data" / _SCENE))
+
+
+def run_demo(
+    folder: Path,
+    *,
+    device: str | torch.device = "auto",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> SegmentationResult:
+    """Segment the packaged scene into ``folder``: rasters, polygons and a quicklook."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return segment_scene(
+        demo_scene(),
+        output=folder / "landcover.tif",
+        confidence=folder / "confidence.tif",
+        density=folder / "density.tif",
+        polygons=folder / "landcover.gpkg",
+        min_area=25.0,
+        quicklook=folder / "quicklook.png",
+        device=device,
+        overwrite=overwrite,
+        progress=progress,
+    )

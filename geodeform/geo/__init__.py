@@ -1,0 +1,1 @@
+"""Georeferencing: scenes, windows, mosaics, rasters and polygons; never imports torch."""

@@ -1,0 +1,1 @@
+"""Density net, segmenters, the joint model and its file."""

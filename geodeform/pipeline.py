@@ -1,0 +1,422 @@
+"""segment_scene: a scene in, a land-cover map out. The stages in order, a line each.
+
+scene → windows → low-res view → density → sampling grid → sampled image → class scores →
+reverse map → mosaic → class raster, confidence, density, polygons
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import tempfile
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import rasterio
+import rioxarray
+import torch
+import xarray as xr
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
+from shapely.geometry.base import BaseGeometry
+
+from geodeform.budget import Budget
+from geodeform.device import describe_device, peak_memory_bytes, resolve_device
+from geodeform.errors import OutputError, SceneError
+from geodeform.geo.outputs import OutputSet
+from geodeform.geo.raster import RASTER_SUFFIXES
+from geodeform.geo.scene import Scene
+from geodeform.geo.vector import VECTOR_SUFFIXES, polygonize, write_points, write_polygons
+from geodeform.mapping import SceneMapper
+from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.models.model_file import load_model
+from geodeform.planning import SegmentationPlan, plan_segmentation
+from geodeform.predict import WindowPredictor
+from geodeform.quicklook import draw_quicklook
+from geodeform.result import RunFacts, SegmentationResult
+
+logger = logging.getLogger("geodeform")
+
+Progress = Callable[[int, int], None]
+PathLike = str | Path
+
+_GDAL_CACHE_BYTES = 256 << 20  # GDAL's default, a share of the memory, grows with the machine
+_QUICKLOOK_SIDE = 1100  # pixels of the longer side of a quicklook's panels
+_SUFFIXES = {
+    "labels": RASTER_SUFFIXES,
+    "confidence": RASTER_SUFFIXES,
+    "density": RASTER_SUFFIXES,
+    "polygons": VECTOR_SUFFIXES,
+    "samples": VECTOR_SUFFIXES,
+    "quicklook": (".png",),
+}
+
+
+def segment_scene(
+    source: PathLike | xr.DataArray,
+    *,
+    model: PathLike | DeformSegmenter | None = None,
+    budget: str | float | Budget | None = None,
+    sampler: str | None = None,
+    output: PathLike | None = None,
+    confidence: PathLike | None = None,
+    density: PathLike | None = None,
+    polygons: PathLike | bool | None = None,
+    samples: PathLike | bool | None = None,
+    quicklook: PathLike | None = None,
+    min_area: float = 0.0,
+    simplify: float = 0.0,
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+    stretch: str | tuple[float, float] = "auto",
+    gsd: float | None = None,
+    overlap: float = 0.125,
+    bbox: Sequence[float] | None = None,
+    aoi: PathLike | gpd.GeoDataFrame | BaseGeometry | None = None,
+    device: str | torch.device = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SegmentationResult:
+    """Map the land cover of a scene for a small pixel budget.
+
+    Args:
+        source: Raster that GDAL reads, or a DataArray with dims (band, y, x) or (y, x) whose
+            georeference rioxarray knows.
+        model: Model file, name of a packaged model, or a loaded model; the packaged one if None.
+        budget: ``"1.5%"`` of the pixels (or 0.015), ``"128"`` (x128) samples a window, ``"2MP"``
+            in total; the model's own if None.
+        sampler: ``"learned"`` or ``"uniform"``; the model's default if None.
+        output: Class raster to write (``.tif``). Without it nothing is written for the rasters and
+            labels, confidence and density come back in memory.
+        confidence: Confidence raster to write (``.tif``).
+        density: Sampling-density raster to write (``.tif``).
+        polygons: Vector file to write (``.gpkg``, ``.parquet``, ``.fgb``, ``.geojson``), or True
+            for a GeoDataFrame alone.
+        samples: The same for the sampled points.
+        quicklook: PNG to draw.
+        min_area: Polygons under this area (m², px² without a CRS) dissolve into neighbours.
+        simplify: Tolerance in CRS units of the gap-free simplification of polygons.
+        bands: 1-based bands that the model's bands are read from.
+        nodata: Value without data, where the file does not say it.
+        stretch: ``"auto"``, ``"none"`` or two percentiles, see
+            :meth:`geodeform.geo.scene.Scaling.for_scene`.
+        gsd: Ground sampling distance in metres, where the file does not say it.
+        overlap: Part of a window shared with each neighbour, 0…0.5.
+        bbox: (xmin, ymin, xmax, ymax) in the scene's CRS: map only this part.
+        aoi: Area of interest: map its bounding box, nodata outside it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
+        overwrite: Whether existing outputs may be replaced.
+        progress: Called with (windows done, windows in all).
+
+    Returns:
+        The map with everything that belongs to it; see :class:`SegmentationResult`.
+
+    Raises:
+        GeodeformError: For bad input or settings, in one sentence. Nothing has been written then:
+            outputs appear whole and together, or not at all.
+    """
+    start = time.perf_counter()
+    wanted = {
+        "labels": output,
+        "confidence": confidence,
+        "density": density,
+        "polygons": None if isinstance(polygons, bool) else polygons,
+        "samples": None if isinstance(samples, bool) else samples,
+        "quicklook": quicklook,
+    }
+    in_memory = output is None
+    with ExitStack() as stack:
+        outputs = stack.enter_context(
+            OutputSet(overwrite=overwrite, inputs=[] if _is_array(source) else [str(source)])
+        )
+        staged = {
+            kind: outputs.add(path, suffixes=_SUFFIXES[kind])
+            for kind, path in wanted.items()
+            if path is not None
+        }
+        network, target = _load(model, device)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES))
+        scene = stack.enter_context(_open(source, network, bands, nodata))
+        plan = plan_segmentation(
+            scene,
+            network.spec,
+            budget=budget,
+            sampler=sampler,
+            gsd=gsd,
+            overlap=overlap,
+            stretch=stretch,
+            bbox=bbox,
+            aoi=aoi,
+        )
+        for note in plan.notes:
+            logger.info(note)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
+        rasters = {"labels": staged.get("labels", scratch / "labels.tif")}
+        if in_memory or confidence is not None or polygons:
+            rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
+        if in_memory or density is not None or quicklook is not None:
+            rasters["density"] = staged.get("density", scratch / "density.tif")
+        tags = _tags(scene, network, plan, model)
+        predictor = stack.enter_context(WindowPredictor(scene, network, plan, target))
+        run = SceneMapper(scene, predictor, network.spec.classes)
+        run.run(rasters, tags, keep_samples=bool(samples), progress=progress)
+
+        frame = points = None
+        if polygons:
+            frame = polygonize(
+                rasters["labels"],
+                confidence=rasters["confidence"],
+                scheme=network.spec.classes,
+                min_area=min_area,
+                simplify=simplify,
+            )
+            if "polygons" in staged:
+                write_polygons(frame, staged["polygons"])
+        if samples:
+            points = run.sample_frame()
+            if "samples" in staged:
+                write_points(points, staged["samples"])
+        facts = _facts(run, target, start)
+        if quicklook is not None:
+            _draw(staged["quicklook"], scene, run, rasters, facts)
+        arrays = {
+            kind: _array(rasters[kind], kind).load()
+            for kind in ("labels", "confidence", "density")
+            if in_memory and kind in rasters
+        }
+    paths = {kind: Path(path) for kind, path in wanted.items() if path is not None}
+    for kind in ("labels", "confidence", "density"):
+        if kind in paths and kind not in arrays:
+            arrays[kind] = _array(paths[kind], kind)
+    return SegmentationResult(
+        scene=plan.scene,
+        classes=network.spec.classes,
+        labels=arrays["labels"],
+        confidence=arrays.get("confidence"),
+        density=arrays.get("density"),
+        polygons=frame,
+        samples=points,
+        class_areas=run.class_areas(),
+        plan=plan,
+        facts=_facts(run, target, start),
+        paths=paths,
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost, from a few windows that were really predicted.
+
+    Attributes:
+        plan: Windows, sampled size, scaling and notes.
+        seconds: Estimated wall-clock.
+        memory_bytes: Estimated peak resident memory.
+        probed: Number of windows that the estimate rests on.
+        device: Where it was measured.
+    """
+
+    plan: SegmentationPlan
+    seconds: float
+    memory_bytes: int
+    probed: int
+    device: str
+
+    def summary(self) -> dict[str, Any]:
+        """A JSON-ready account."""
+        plan = self.plan
+        return {
+            "scene": plan.scene,
+            "dry_run": True,
+            "windows": len(plan.active),
+            "window": list(plan.window_size),
+            "sample_size": list(plan.sample_size),
+            "sampler": plan.sampler,
+            "sampled_pixels": plan.sampled_pixels,
+            "sampled_share": plan.share,
+            "scaling": plan.scaling.describe(),
+            "estimated_seconds": self.seconds,
+            "estimated_memory_bytes": self.memory_bytes,
+            "probed_windows": self.probed,
+            "device": self.device,
+            "notes": list(plan.notes),
+        }
+
+
+def estimate(
+    source: PathLike | xr.DataArray,
+    *,
+    model: PathLike | DeformSegmenter | None = None,
+    device: str | torch.device = "auto",
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+    **settings: Any,
+) -> Estimate:
+    """Estimate windows, pixels, time and memory of :func:`segment_scene` without writing anything.
+
+    Up to eight windows spread over the scene are predicted, painted and compressed; the rest is
+    multiplication, so time for polygons is not in it.
+
+    Args:
+        source: As for :func:`segment_scene`.
+        model: As for :func:`segment_scene`.
+        device: As for :func:`segment_scene`.
+        bands: As for :func:`segment_scene`.
+        nodata: As for :func:`segment_scene`.
+        **settings: Those of :func:`geodeform.planning.plan_segmentation`.
+
+    Raises:
+        GeodeformError: As :func:`segment_scene`.
+    """
+    start = time.perf_counter()
+    network, target = _load(model, device)
+    with _open(source, network, bands, nodata) as scene:
+        plan = plan_segmentation(scene, network.spec, **settings)
+        fixed = time.perf_counter() - start
+        picks = np.unique(np.linspace(0, len(plan.active) - 1, 8).round().astype(int))
+        chosen = [plan.active[i] for i in picks]
+        with WindowPredictor(scene, network, plan, target) as predictor:
+            _probe(predictor, chosen[:1])  # compiles and warms up; not part of the measure
+            began = time.perf_counter()
+            _probe(predictor, chosen)
+            spent = time.perf_counter() - began
+    columns = plan.windows.grid_shape[1]
+    h, w = plan.sample_size
+    live = 2 * columns * h * w * 4 * (network.spec.n_classes + 3)
+    block = 256 * plan.shape[1] * 2
+    return Estimate(
+        plan=plan,
+        seconds=fixed + spent / len(chosen) * len(plan.active),
+        memory_bytes=peak_memory_bytes() + live + block,
+        probed=len(chosen),
+        device=describe_device(target),
+    )
+
+
+def _probe(predictor: WindowPredictor, indices: list[int]) -> None:
+    H, W = predictor.plan.window_size
+    for _, prediction in predictor.predict(indices):
+        if prediction is not None:
+            labels, _ = prediction.labels((0, H), (0, W))
+            zlib.compress(labels.tobytes(), 6)
+
+
+def _facts(run: SceneMapper, device: torch.device, start: float) -> RunFacts:
+    pixels = run.plan.shape[0] * run.plan.shape[1]
+    return RunFacts(
+        device=describe_device(device),
+        seconds=time.perf_counter() - start,
+        peak_memory_bytes=peak_memory_bytes(),
+        windows=run.predicted,
+        windows_skipped=run.skipped,
+        sampled_pixels=run.sampled_pixels,
+        sampled_share=run.sampled_pixels / pixels,
+    )
+
+
+def _is_array(source: object) -> bool:
+    return isinstance(source, xr.DataArray)
+
+
+def _load(
+    model: PathLike | DeformSegmenter | None, device: str | torch.device
+) -> tuple[DeformSegmenter, torch.device]:
+    target = device if isinstance(device, torch.device) else resolve_device(device)
+    network = model if isinstance(model, DeformSegmenter) else load_model(model)
+    return network.eval(), target
+
+
+def _open(
+    source: PathLike | xr.DataArray,
+    network: DeformSegmenter,
+    bands: Sequence[int] | None,
+    nodata: float | None,
+) -> Scene:
+    """Open the scene with as many bands as the model takes."""
+    scene = Scene.open(source, bands=bands, want=network.spec.bands, nodata=nodata)
+    if scene.n_bands != network.spec.in_channels:
+        scene.close()
+        raise SceneError(
+            f"{scene.name} was opened with {scene.n_bands} bands, the model takes "
+            f"{network.spec.in_channels} ({', '.join(network.spec.bands)}): choose them by --bands."
+        )
+    return scene
+
+
+def _tags(
+    scene: Scene,
+    network: DeformSegmenter,
+    plan: SegmentationPlan,
+    model: PathLike | DeformSegmenter | None,
+) -> dict[str, str]:
+    """What every output says of itself."""
+    spec = network.spec
+    name = "dubai (packaged)" if model is None else str(model)
+    return {
+        "TIFFTAG_SOFTWARE": f"geodeform {version('geodeform')}",
+        "TIFFTAG_DATETIME": datetime.datetime.now().strftime("%Y:%m:%d %H:%M:%S"),
+        "source": Path(scene.name).name,
+        "model": spec.architecture if isinstance(model, DeformSegmenter) else Path(name).name,
+        "model_architecture": spec.architecture,
+        "model_training_data": spec.training_data,
+        "model_licence": spec.licence,
+        "classes": ", ".join(f"{k}={n}" for k, n in enumerate(spec.classes.names)),
+        "budget": str(plan.budget),
+        "sampler": plan.sampler,
+        "sampled_share": f"{plan.share:.6f}",
+        "window_px": f"{plan.window_size[0]}x{plan.window_size[1]}",
+        "sample_size": f"{plan.sample_size[0]}x{plan.sample_size[1]}",
+        "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",
+        "scaling": plan.scaling.describe(),
+    }
+
+
+def _array(path: Path, kind: str) -> xr.DataArray:
+    """A raster as a DataArray (y, x), lazily; confidence in 0…1."""
+    # mask_and_scale applies the confidence's scale and makes its nodata NaN
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in the plan's notes
+        opened = rioxarray.open_rasterio(path, mask_and_scale=kind == "confidence")
+    if not isinstance(opened, xr.DataArray):
+        raise OutputError(f"{path} is not the single raster that was written.")
+    array: xr.DataArray = opened.squeeze("band", drop=True)
+    array.name = kind
+    return array
+
+
+def _draw(
+    path: Path, scene: Scene, run: SceneMapper, rasters: Mapping[str, Path], facts: RunFacts
+) -> None:
+    """Draw the quicklook from the finished rasters' overviews."""
+    plan = run.plan
+    H, W = plan.shape
+    scale = min(1.0, _QUICKLOOK_SIDE / max(H, W))
+    view = (max(1, round(H * scale)), max(1, round(W * scale)))
+    data, _ = scene.read(plan.region, view)
+    scaled = plan.scaling.apply(data)
+    shown = np.stack([scaled[min(k, len(scaled) - 1)] for k in range(3)], -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(rasters["labels"]) as labels, rasterio.open(rasters["density"]) as field:
+            small = labels.read(1, out_shape=view, resampling=Resampling.mode)
+            density = field.read(1)
+    draw_quicklook(
+        path,
+        title=f"{Path(plan.scene).name} · {plan.sampler} sampling",
+        image=(255 * shown).astype(np.uint8),
+        labels=small,
+        density=density,
+        points=np.concatenate(run.sketch) if run.sketch else np.empty((0, 2), np.float32),
+        shape=plan.shape,
+        scheme=run.scheme,
+        class_areas=run.class_areas(),
+        facts=facts,
+    )

@@ -1,0 +1,324 @@
+"""SegmentationPlan: which windows and how many samples, decided before any pixel is predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.features import geometry_mask
+from rasterio.transform import Affine
+from rasterio.windows import Window
+from shapely.geometry import MultiPoint, Polygon, box
+from shapely.geometry.base import BaseGeometry
+
+from geodeform.budget import Budget
+from geodeform.errors import ConfigError, SceneError
+from geodeform.geo.scene import Scaling, Scene
+from geodeform.geo.windows import WindowPlan, plan_windows
+
+if TYPE_CHECKING:
+    from geodeform.models.spec import ModelSpec
+
+_ZERO_SHARE = 0.01  # more black pixels than this look like a forgotten nodata value
+_SCALE_TOLERANCE = 1.25  # resolutions within this ratio of the model's count as the same
+
+
+@dataclass(frozen=True)
+class SegmentationPlan:
+    """Everything that is decided before the first pixel is read.
+
+    Attributes:
+        scene: The scene's name.
+        region: The mapped part of the scene, in scene pixels.
+        windows: Windows over the region; offsets count from the region's corner.
+        active: Indices of the windows that touch the area of interest.
+        sample_size: (h, w) samples of every window.
+        low_res_size: (hd, wd) of the low-resolution view of every window.
+        sampler: ``"learned"`` or ``"uniform"``.
+        budget: What was asked for.
+        scaling: How raw values become 0…1.
+        transform: Affine transform of the region.
+        aoi: Area of interest in the scene's CRS, or None.
+        notes: Sentences that the user should read.
+    """
+
+    scene: str
+    region: Window
+    windows: WindowPlan
+    active: tuple[int, ...]
+    sample_size: tuple[int, int]
+    low_res_size: tuple[int, int]
+    sampler: str
+    budget: Budget
+    scaling: Scaling
+    transform: Affine
+    aoi: BaseGeometry | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the region."""
+        return int(self.region.height), int(self.region.width)
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """(H, W) of every window, in scene pixels."""
+        return self.windows.window
+
+    @property
+    def sampled_pixels(self) -> int:
+        """Samples over all active windows."""
+        return len(self.active) * self.sample_size[0] * self.sample_size[1]
+
+    @property
+    def share(self) -> float:
+        """Sampled pixels over the region's pixels."""
+        return self.sampled_pixels / (self.shape[0] * self.shape[1])
+
+    def scene_window(self, index: int) -> Window:
+        """Window ``index`` in scene pixels."""
+        return self.to_scene(self.windows[index])
+
+    def to_scene(self, window: Window) -> Window:
+        """A window of the region in scene pixels."""
+        return Window(
+            window.col_off + self.region.col_off,
+            window.row_off + self.region.row_off,
+            window.width,
+            window.height,
+        )
+
+    def inside(self, window: Window) -> NDArray[np.bool_] | None:
+        """Where a block of the region lies inside the area of interest; None for everywhere."""
+        if self.aoi is None:
+            return None
+        transform = self.transform @ Affine.translation(window.col_off, window.row_off)
+        shape = (int(window.height), int(window.width))
+        mask: NDArray[np.bool_] = geometry_mask([self.aoi], shape, transform, invert=True)
+        return mask
+
+
+def plan_segmentation(
+    scene: Scene,
+    spec: ModelSpec,
+    *,
+    budget: str | float | Budget | None = None,
+    sampler: str | None = None,
+    gsd: float | None = None,
+    overlap: float = 0.125,
+    stretch: str | tuple[float, float] = "auto",
+    bbox: Sequence[float] | None = None,
+    aoi: str | Path | gpd.GeoDataFrame | BaseGeometry | None = None,
+) -> SegmentationPlan:
+    """Decide windows, sampled size and scaling for a scene.
+
+    Args:
+        scene: The open scene.
+        spec: The model's specification.
+        budget: See :meth:`Budget.parse`; the model's own sampled size by default.
+        sampler: ``"learned"`` or ``"uniform"``; the model's default where None.
+        gsd: Ground sampling distance of the scene in metres, where the file does not say it or
+            says it wrongly.
+        overlap: Part of a window that it shares with each neighbour, 0…0.5.
+        stretch: ``"auto"``, ``"none"`` or two percentiles; see :meth:`Scaling.for_scene`.
+        bbox: (xmin, ymin, xmax, ymax) in the scene's CRS (pixels where it has none): only this
+            part is mapped, its edges snapped outward to whole pixels.
+        aoi: Area of interest (vector file, GeoDataFrame or geometry in the scene's CRS): its
+            bounding box is mapped and pixels outside it are nodata.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+        SceneError: If the bbox or area of interest does not touch the scene.
+    """
+    if not 0 <= overlap <= 0.5:
+        raise ConfigError(f"The overlap must be 0 to 0.5 of a window, not {overlap:g}.")
+    sampler = sampler or spec.sampler
+    if sampler not in ("learned", "uniform"):
+        raise ConfigError(f"Unknown sampler '{sampler}': use learned or uniform.")
+    if sampler == "learned" and not spec.has_density_net:
+        raise ConfigError(
+            "The model was trained with uniform sampling only: use the sampler 'uniform'."
+        )
+    notes: list[str] = []
+    name = Path(scene.name).name
+    if scene.crs is None and not scene.gcps[0]:
+        notes.append(f"{name} has no CRS: outputs keep its pixel coordinates.")
+    if scene.bands_guessed:
+        notes.append(f"{scene.band_note}.".capitalize())
+    if (zero := scene.zero_share()) > _ZERO_SHARE:
+        notes.append(
+            f"{zero:.1%} of the pixels of {name} are 0 in every band and count as data; if "
+            "they are empty, say so with --nodata 0."
+        )
+    area = _read_aoi(aoi, scene)
+    region = _region(scene, bbox, area)
+    shape = (int(region.height), int(region.width))
+    wanted = (
+        Budget.parse(budget)
+        if budget is not None
+        else Budget("window", math.prod(spec.sample_size))
+    )
+    full = _ground_window(scene, spec, gsd, wanted, notes)
+    window = (min(round(full[0]), shape[0]), min(round(full[1]), shape[1]))
+    windows = plan_windows(
+        shape, window, overlap=(math.floor(window[0] * overlap), math.floor(window[1] * overlap))
+    )
+    transform = scene.transform
+    if (region.col_off, region.row_off) != (0, 0):
+        transform = transform @ Affine.translation(region.col_off, region.row_off)
+    active = tuple(
+        i for i in range(len(windows)) if area is None or _touches(windows[i], transform, area)
+    )
+    size = wanted.sample_size(
+        window, full_window=full, windows=len(active), scene_pixels=shape[0] * shape[1]
+    )
+    if budget is None:
+        size = _at_least_trained(size, window, spec, notes)
+    low_res = tuple(
+        min(max(8, round(n * part / whole)), part)
+        for n, part, whole in zip(spec.low_res_size, window, full, strict=True)
+    )
+    return SegmentationPlan(
+        scene=scene.name,
+        region=region,
+        windows=windows,
+        active=active,
+        sample_size=size,
+        low_res_size=(low_res[0], low_res[1]),
+        sampler=sampler,
+        budget=wanted,
+        scaling=Scaling.for_scene(scene, spec.scaling.max_value, stretch),
+        transform=transform,
+        aoi=area,
+        notes=tuple(notes),
+    )
+
+
+def _at_least_trained(
+    size: tuple[int, int], window: tuple[int, int], spec: ModelSpec, notes: list[str]
+) -> tuple[int, int]:
+    """Give a scene that is smaller than a window no fewer samples than the model ever saw.
+
+    A scene far finer than the model fills a corner of a window, and its part of the window's budget
+    would be a handful of samples.
+    """
+    smallest = min(spec.budgets, default=spec.sample_size)
+    if max(size) >= max(smallest) or max(size) >= max(window):
+        return size
+    grow = max(smallest) / max(window)
+    larger = (
+        min(window[0], max(size[0], round(window[0] * grow))),
+        min(window[1], max(size[1], round(window[1] * grow))),
+    )
+    notes.append(
+        f"The scene is small for the model's window: {larger[0]}x{larger[1]} samples are taken "
+        f"instead of {size[0]}x{size[1]}; choose with --budget."
+    )
+    return larger
+
+
+def _ground_window(
+    scene: Scene, spec: ModelSpec, gsd: float | None, budget: Budget, notes: list[str]
+) -> tuple[float, float]:
+    """Size (H, W) in scene pixels of a window with the model's ground extent."""
+    if gsd is not None and not gsd > 0:
+        raise ConfigError(f"The ground sampling distance must be positive, not {gsd:g}.")
+    name = Path(scene.name).name
+    pixel = (gsd, gsd) if gsd is not None else scene.pixel_size_m
+    window = (float(spec.window_px[0]), float(spec.window_px[1]))
+    if spec.gsd_m is None or spec.window_m is None:
+        notes.append("The model does not say its ground sampling distance: taken for the scene's.")
+    elif pixel is None:
+        notes.append(
+            f"{name} does not say its ground sampling distance: taken for the model's "
+            f"{spec.gsd_m:g} m; give --gsd if it is another."
+        )
+    else:
+        window = (spec.window_m[0] / pixel[0], spec.window_m[1] / pixel[1])
+        mean = math.sqrt(pixel[0] * pixel[1])
+        if not 1 / _SCALE_TOLERANCE < mean / spec.gsd_m < _SCALE_TOLERANCE:
+            notes.append(
+                f"{name} has pixels of {mean:.3g} m, the model's are {spec.gsd_m:g} m: "
+                f"windows of {window[0]:.0f}x{window[1]:.0f} px cover the model's "
+                f"{spec.window_m[0]:g}x{spec.window_m[1]:g} m."
+            )
+    # A window smaller than its own samples would read every pixel several times: grow it until
+    # one sample is one pixel, and say that the network then sees another scale.
+    count = budget.value if budget.kind == "window" else math.prod(spec.sample_size)
+    if math.prod(window) < count:
+        grow = math.sqrt(count / math.prod(window))
+        window = (window[0] * grow, window[1] * grow)
+        notes.append(
+            f"{name} is coarser than the model's samples, so windows are widened to "
+            f"{window[0]:.0f}x{window[1]:.0f} px (one sample a pixel at most); the model was "
+            "trained on finer imagery and its map will be poor."
+        )
+    return window
+
+
+def _region(scene: Scene, bbox: Sequence[float] | None, area: BaseGeometry | None) -> Window:
+    """The mapped part of the scene: all of it, or where bbox and area of interest meet it."""
+    H, W = scene.shape
+    if bbox is None and area is None:
+        return Window(0, 0, W, H)
+    frame: BaseGeometry = box(0, 0, W, H)
+    for bounds in (bbox, area.bounds if area is not None else None):
+        if bounds is None:
+            continue
+        xmin, ymin, xmax, ymax = bounds
+        if not (xmin < xmax and ymin < ymax):
+            raise ConfigError(
+                "A bounding box is xmin,ymin,xmax,ymax with xmin < xmax, ymin < ymax."
+            )
+        inverse = ~scene.transform
+        corners = [_apply(inverse, *p) for p in product((xmin, xmax), (ymin, ymax))]
+        frame = frame.intersection(MultiPoint(corners).envelope)
+    if frame.is_empty or frame.area == 0:
+        raise SceneError(f"The bounding box or area of interest lies outside {scene.name}.")
+    left, top, right, bottom = frame.bounds
+    tiny = 1e-6  # so that an edge on a pixel boundary is not pushed one pixel further
+    x0, y0 = math.floor(left + tiny), math.floor(top + tiny)
+    x1, y1 = math.ceil(right - tiny), math.ceil(bottom - tiny)
+    return Window(x0, y0, x1 - x0, y1 - y0)
+
+
+def _read_aoi(
+    aoi: str | Path | gpd.GeoDataFrame | BaseGeometry | None, scene: Scene
+) -> BaseGeometry | None:
+    if aoi is None:
+        return None
+    if isinstance(aoi, BaseGeometry):
+        return aoi
+    if isinstance(aoi, gpd.GeoDataFrame):
+        frame, name = aoi, "the area of interest"
+    else:
+        name = str(aoi)
+        try:
+            frame = gpd.read_file(aoi)
+        except (RuntimeError, OSError, ValueError) as error:  # pyogrio's errors are RuntimeErrors
+            raise SceneError(f"Cannot read the area of interest {name}: {error}.") from error
+    if frame.crs is not None and scene.crs is not None:
+        frame = frame.to_crs(scene.crs.to_wkt())
+    geometry: BaseGeometry = frame.union_all()
+    if geometry.is_empty or geometry.area == 0:
+        raise SceneError(f"{name} holds no polygon: give an area of interest with an area.")
+    return geometry
+
+
+def _touches(window: Window, transform: Affine, area: BaseGeometry) -> bool:
+    x0, y0 = window.col_off, window.row_off
+    x1, y1 = x0 + window.width, y0 + window.height
+    corners = [_apply(transform, *p) for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+    return bool(Polygon(corners).intersects(area))
+
+
+def _apply(transform: Affine, x: float, y: float) -> tuple[float, float]:
+    a, b, c, d, e, f = transform[:6]
+    return a * x + b * y + c, d * x + e * y + f

@@ -1,0 +1,212 @@
+"""From the windows of a scene to compact predictions: read, look, sample, segment.
+
+A window's prediction stays small: its sampling grid and the scores at the sampled pixels. The
+mosaic rasterises it when its rows are written, so memory follows the budget, not the scene.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geodeform.deform.coords import grid_to_pixels
+from geodeform.deform.grid import magnification, uniform_grid
+from geodeform.deform.reverse import ReverseMap
+from geodeform.deform.sample import mip_level, sample_image
+from geodeform.geo.scene import Scene
+from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.planning import SegmentationPlan
+
+Block = tuple[int, int]
+
+_BATCH_SAMPLES = 1 << 18  # sampled pixels that go through the network at once (16 of 128²)
+_BATCH_BYTES = 128 << 20  # full-resolution pixels that a batch may hold
+_MAX_READ_LEVEL = 5  # reads are decimated by at most 2⁵
+
+
+@dataclass(frozen=True)
+class WindowPrediction:
+    """What is known of one window; a :class:`geodeform.geo.mosaic.WindowScores`.
+
+    Attributes:
+        reverse: Maps window pixels (H, W) back to the sampled image (h, w).
+        probabilities: (C, h, w) float32 class probabilities of the sampled pixels.
+        magnification: (h, w) float32 sampled pixels per scene pixel.
+    """
+
+    reverse: ReverseMap
+    probabilities: NDArray[np.float32]
+    magnification: NDArray[np.float32]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes C."""
+        return int(self.probabilities.shape[0])
+
+    def scores(self, rows: Block, cols: Block) -> NDArray[np.float32]:
+        """Probabilities (C, rows, cols) of a block of window pixels."""
+        return self.reverse.interpolate_scores(self.probabilities, rows=rows, cols=cols)
+
+    def labels(self, rows: Block, cols: Block) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Labels and confidence (0…255) of a block of window pixels, in one pass."""
+        return self.reverse.reverse_scores(self.probabilities, rows=rows, cols=cols)
+
+    def sample_positions(self) -> NDArray[np.float32]:
+        """(h, w, 2) pixel coordinates (x, y) in the window where the image was sampled."""
+        return grid_to_pixels(self.reverse.grid, self.reverse.size)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A batch after the look at its low-resolution view: where each window will be sampled."""
+
+    indices: list[int]
+    grid: torch.Tensor  # B,h,w,2
+    levels: list[int]  # image reads are decimated by 2^level
+
+
+class WindowPredictor:
+    """Predicts the windows of a plan, reading ahead in a thread of its own.
+
+    While the network works on one batch, the next one is read and scaled.
+    """
+
+    def __init__(
+        self, scene: Scene, model: DeformSegmenter, plan: SegmentationPlan, device: torch.device
+    ) -> None:
+        self.scene = scene
+        self.model = model.to(device)
+        self.plan = plan
+        self.device = device
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="geodeform-read")
+        spec = model.spec
+        self._mean = torch.tensor(spec.scaling.mean, device=device).view(1, -1, 1, 1)
+        self._std = torch.tensor(spec.scaling.std, device=device).view(1, -1, 1, 1)
+        self._uniform = plan.sampler == "uniform"
+        h, w = plan.sample_size
+        H, W = plan.window_size
+        bands = len(spec.bands)
+        self.batch = max(1, min(_BATCH_SAMPLES // (h * w), _BATCH_BYTES // (H * W * bands * 4)))
+
+    def __enter__(self) -> WindowPredictor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.shutdown(cancel_futures=True)
+
+    def predict(self, indices: Sequence[int]) -> Iterator[tuple[int, WindowPrediction | None]]:
+        """Yield (index, prediction) for the windows ``indices``, in order.
+
+        A window without a single pixel of data gives None: it is skipped, not predicted.
+        While a batch is segmented, the next one is read.
+        """
+        batches = [list(indices[i : i + self.batch]) for i in range(0, len(indices), self.batch)]
+        if not batches:
+            return
+        look_read = self._reader.submit(self._read_views, batches[0])
+        waiting: deque[tuple[_Look, Future[list[NDArray[np.float32]]], list[int]]] = deque()
+        for number, batch in enumerate(batches):
+            views = look_read.result()
+            kept = [i for i, view in zip(batch, views, strict=True) if view is not None]
+            look = self._look(kept, [view for view in views if view is not None])
+            images = self._reader.submit(self._read_images, look)
+            if number + 1 < len(batches):
+                look_read = self._reader.submit(self._read_views, batches[number + 1])
+            waiting.append((look, images, batch))
+            if len(waiting) > 1:
+                yield from self._finish(*waiting.popleft())
+        while waiting:
+            yield from self._finish(*waiting.popleft())
+
+    def _read_views(self, indices: list[int]) -> list[NDArray[np.float32] | None]:
+        """Low-resolution views, or None for windows without data."""
+        views: list[NDArray[np.float32] | None] = []
+        for index in indices:
+            window = self.plan.scene_window(index)
+            low_res = self.plan.low_res_size
+            data, valid = self.scene.read(window, low_res)
+            # A decimated mask may miss a lone valid pixel: only the full one proves emptiness.
+            empty = not valid.any() and not self.scene.valid_mask(window).any()
+            views.append(None if empty else self.plan.scaling.apply(data))
+        return views
+
+    def _look(self, indices: list[int], views: list[NDArray[np.float32]]) -> _Look:
+        """Predict the density of each window and where it will be sampled."""
+        size = self.plan.sample_size
+        if not indices:
+            return _Look([], torch.empty(0, *size, 2), [])
+        if self._uniform:
+            grid = uniform_grid(len(indices), size, device=self.device)
+            return _Look(indices, grid, [0] * len(indices))
+        with torch.inference_mode():
+            density = self.model.density(self._normalise(self._to_device(views)))
+            grid = self.model.grid(density, size)
+            levels = [0] * len(indices)
+            if self.model.spec.sample_mode == "area":
+                # The mip level that the densest place needs is the finest worth reading.
+                finest = mip_level(grid, self.plan.window_size).flatten(1).amin(1)
+                levels = [min(max(math.floor(v), 0), _MAX_READ_LEVEL) for v in finest.tolist()]
+        return _Look(indices, grid, levels)
+
+    def _read_images(self, look: _Look) -> list[NDArray[np.float32]]:
+        images = []
+        for index, level in zip(look.indices, look.levels, strict=True):
+            if self._uniform:
+                shape = self.plan.sample_size
+            else:
+                H, W = self.plan.window_size
+                shape = (math.ceil(H / 2**level), math.ceil(W / 2**level))
+            data, _ = self.scene.read(self.plan.scene_window(index), shape)
+            images.append(self.plan.scaling.apply(data))
+        return images
+
+    def _finish(
+        self, look: _Look, images: Future[list[NDArray[np.float32]]], batch: list[int]
+    ) -> Iterator[tuple[int, WindowPrediction | None]]:
+        predictions: dict[int, WindowPrediction] = {}
+        if look.indices:
+            with torch.inference_mode():
+                sampled = self._sample(look, images.result())
+                probabilities = self.model.segment(sampled).softmax(1)
+                magnified = magnification(look.grid, self.plan.window_size)
+            for k, index in enumerate(look.indices):
+                predictions[index] = WindowPrediction(
+                    self._reverse_map(look.grid[k]),
+                    probabilities[k].float().cpu().numpy(),
+                    magnified[k].cpu().numpy(),
+                )
+        for index in batch:
+            yield index, predictions.get(index)
+
+    def _reverse_map(self, grid: torch.Tensor) -> ReverseMap:
+        """The reverse map of one grid (h, w, 2), computed where the network is."""
+        size = self.plan.window_size
+        if self.device.type == "cpu":
+            return ReverseMap(grid.numpy(), size)
+        return ReverseMap(grid.cpu().numpy(), size, backend="torch", device=str(self.device))
+
+    def _sample(self, look: _Look, images: list[NDArray[np.float32]]) -> torch.Tensor:
+        """Sampled images (B, C, h, w), normalised."""
+        if self._uniform:  # the reader has averaged over each sample's area already
+            return self._normalise(self._to_device(images))
+        sampled = [
+            sample_image(
+                self._to_device([image]), look.grid[k : k + 1], mode=self.model.spec.sample_mode
+            )
+            for k, image in enumerate(images)
+        ]
+        return self._normalise(torch.cat(sampled))
+
+    def _to_device(self, images: list[NDArray[np.float32]]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(images)).to(self.device)
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Values of 0…1 → the model's mean and deviation."""
+        return (images - self._mean) / self._std

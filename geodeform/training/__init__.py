@@ -1,0 +1,1 @@
+"""Datasets, losses and the Lightning task; needs the `train` extra."""

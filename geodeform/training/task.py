@@ -1,0 +1,272 @@
+"""The Lightning task: one step of training, and validation at full resolution.
+
+Training and inference share every stage: this calls the same :class:`DeformSegmenter` and the same
+reverse map as the pipeline does.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from geodeform.config import OptimConfig, TrainConfig
+from geodeform.deform.coords import Size
+from geodeform.deform.reverse import reverse_scores
+from geodeform.deform.sample import sample_labels
+from geodeform.errors import GeodeformError
+from geodeform.evaluation.metrics import Confusion
+from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.models.spec import ModelSpec, Sampler
+from geodeform.training.datasets import Batch, ValWindow
+from geodeform.training.losses import DeformLoss
+
+with warnings.catch_warnings():
+    # torchgeo imports a dozen libraries; what they deprecate is not this program's news.
+    warnings.simplefilter("ignore")
+    try:
+        from torchgeo.tasks import BaseTask  # torchgeo ≥ 0.10
+    except ImportError:
+        from torchgeo.trainers import BaseTask
+
+
+class GeodeformTask(BaseTask):
+    """Trains a :class:`DeformSegmenter` and validates it at full resolution.
+
+    Logged: ``train_loss`` with its parts, ``lr``, and for each validation ``val_miou`` (full
+    resolution, after the reverse map: THE figure), ``val_miou_deformed`` (at the samples),
+    ``val_accuracy`` and ``val_iou_CLASS``; of a learned sampler that also trains uniformly the same
+    with the suffix ``_uniform``.
+
+    Args:
+        config: The recipe.
+        spec: The model to build.
+        weights: Encoder weights to begin with.
+        class_counts: Labelled pixels of each class in the training scenes.
+    """
+
+    # Checkpoints hold tensors and plain values only; the recipe lies beside them as YAML.
+    ignore = ("config", "spec", "weights", "class_counts")
+    monitor = "val_miou"
+    mode = "max"
+    model: DeformSegmenter
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: ModelSpec,
+        *,
+        weights: Any = None,
+        class_counts: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+    ) -> None:
+        self.config = config
+        self.spec = spec
+        self._weights = weights
+        self._class_counts = class_counts
+        super().__init__()
+
+    def configure_models(self) -> None:
+        """Build the network, and its moving average where the recipe wants one."""
+        model = DeformSegmenter(self.spec, weights=self._weights)
+        # Depthwise convolutions run three times faster on CPUs with channels last.
+        self.model = model.to(memory_format=torch.channels_last)
+        self.averaged: AveragedModel | None = None
+        if self.config.optim.ema:
+            average: Any = _Average(self.config.optim.ema)  # torch's annotation wants a function
+            self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+
+    def configure_losses(self) -> None:
+        """Build the loss."""
+        loss, model = self.config.loss, self.config.model
+        self.loss = DeformLoss(
+            len(self.spec.classes),
+            focal_gamma=loss.focal_gamma if loss.kind == "focal" else 0.0,
+            class_weights=class_weights(loss.class_weights, self._class_counts),
+            gamma=loss.gamma if model.sampler == "joint" else 0.0,
+            edge_blur=loss.edge_blur,
+            edge_share=loss.edge_share,
+            jacobian=loss.jacobian,
+        )
+
+    def configure_metrics(self) -> None:
+        """Count nothing yet: (sampler, resolution) → counts over the validation windows."""
+        samplers: list[Sampler] = [self.spec.sampler]
+        if self.config.model.uniform_part > 0:
+            samplers = ["learned", "uniform"]
+        self.samplers = samplers
+        self.confusions: dict[tuple[Sampler, str], Confusion] = {}
+
+    def configure_optimizers(self) -> Any:
+        """Adam(W) with a schedule that moves every step; weights decay, biases and norms do not."""
+        optim = self.config.optim
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": optim.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        kind = torch.optim.AdamW if optim.optimiser == "adamw" else torch.optim.Adam
+        optimiser = kind(groups, lr=optim.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: learning_rate_factor(step, optim)
+        )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip density net and segmenter each by its own norm.
+
+        γ makes the density net's gradients a hundred times larger: one norm for both would
+        scale the segmenter's away in every batch that has an edge loss.
+        """
+        for net in (self.model.density_net, self.model.segmenter):
+            if net is not None and gradient_clip_val:
+                nn.utils.clip_grad_norm_(net.parameters(), gradient_clip_val)
+
+    @property
+    def network(self) -> DeformSegmenter:
+        """The weights that validation and the model file use: the average where there is one."""
+        if self.averaged is not None:
+            return cast(DeformSegmenter, self.averaged.module)
+        return self.model
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Tie dropout to the step, so that a resumed run draws what an uninterrupted one does."""
+        torch.manual_seed(self.config.run.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step's loss; the optimiser is Lightning's work."""
+        side = batch["size"]
+        uniform = batch["uniform"] or self.spec.sampler == "uniform"
+        prediction = self.model(
+            batch["image"], (side, side), sampler="uniform" if uniform else "learned"
+        )
+        parts = self.loss(prediction, batch["labels"], edge=not uniform)
+        if not bool(torch.isfinite(parts.total)):
+            raise GeodeformError(
+                f"The loss is {float(parts.total)} at step {self.global_step}: training diverged. "
+                "Lower optim.lr or set optim.clip, then --resume or start again."
+            )
+        self._log("train_loss", parts.total)
+        self._log("train_segmentation", parts.segmentation)
+        if parts.edge is not None:
+            self._log("train_edge", parts.edge)
+        self._log("lr", self.lr_schedulers().get_last_lr()[0])
+        total: Tensor = parts.total
+        return total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then move the average: before any checkpoint of this step is written."""
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count anew."""
+        n = len(self.spec.classes)
+        self.confusions = {(s, r): Confusion(n) for s in self.samplers for r in ("full", "sampled")}
+
+    def validation_step(self, batch: ValWindow, batch_idx: int) -> None:
+        """Count one window's full-resolution and sampled predictions against its labels."""
+        labels = batch["labels"]
+        full: Size = (labels.shape[0], labels.shape[1])
+        for sampler in self.samplers:
+            p = self.network.eval()(batch["image"], self.spec.sample_size, sampler=sampler)
+            scores = p.logits[0].float().softmax(0).cpu().numpy()  # C,h,w
+            grid = p.grid[0].float().cpu().numpy()
+            predicted, _ = reverse_scores(grid, scores, full)
+            self.confusions[sampler, "full"].add(labels.cpu().numpy(), predicted)
+            sampled = sample_labels(labels[None], p.grid)[0].cpu().numpy()
+            self.confusions[sampler, "sampled"].add(sampled, scores.argmax(0).astype(np.uint8))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the pooled figures."""
+        for sampler in self.samplers:
+            suffix = "" if sampler == self.samplers[0] else f"_{sampler}"
+            for name, value in self.figures(sampler).items():
+                self._log(f"{name}{suffix}", value)
+
+    def figures(self, sampler: Sampler) -> dict[str, float]:
+        """Return the last validation's figures of a sampler, 0…1; classes without pixels left out.
+
+        Args:
+            sampler: One of :attr:`samplers`.
+        """
+        full, sampled = self.confusions[sampler, "full"], self.confusions[sampler, "sampled"]
+        figures = {
+            "val_miou": full.miou(),
+            "val_miou_deformed": sampled.miou(),
+            "val_accuracy": full.accuracy(),
+        }
+        for name, iou, present in zip(
+            self.spec.classes.names, full.iou(), full.evaluated(), strict=True
+        ):
+            if present:
+                figures[f"val_iou_{name}"] = float(iou)
+        return figures
+
+    def _log(self, name: str, value: Any) -> None:
+        self.log(name, value, batch_size=self.config.optim.batch_size)
+
+
+class _Average:
+    """Exponential moving average whose decay starts low, so that a short run can use it."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:  # BatchNorm's step counter
+                mean.copy_(value)
+
+
+def learning_rate_factor(step: int, optim: OptimConfig) -> float:
+    """Return the factor on the highest learning rate at a step, 0…1.
+
+    Linear warm-up, then cosine to zero, two drops to a tenth (at 60 % and 85 %), or constant.
+    """
+    if step < optim.warmup:
+        return (step + 1) / (optim.warmup + 1)
+    share = (step - optim.warmup) / max(1, optim.steps - optim.warmup)
+    if optim.schedule == "cosine":
+        return float(0.5 * (1 + np.cos(np.pi * min(1.0, share))))
+    if optim.schedule == "step":
+        return 1.0 if share < 0.6 else 0.1 if share < 0.85 else 0.01
+    return 1.0
+
+
+def class_weights(
+    kind: Literal["none", "sqrt", "inverse"],
+    counts: np.ndarray[Any, np.dtype[np.int64]] | None,
+) -> Tensor | None:
+    """Return (C,) weights with mean 1 from the classes' pixel counts; None for equal ones.
+
+    A class without a pixel weighs as much as the rarest that has one.
+    """
+    if kind == "none" or counts is None or not counts.any():
+        return None
+    frequency = counts / counts.sum()
+    frequency = np.maximum(frequency, frequency[frequency > 0].min())
+    weights = frequency ** (-0.5 if kind == "sqrt" else -1.0)
+    return torch.from_numpy((weights / weights.mean()).astype(np.float32))
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return how many numbers a module learns."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,158 @@
+"""DeformSegmenter: stages that chain, any size, gradients through the sampler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodeform.deform.grid import uniform_grid
+from geodeform.deform.sample import area_downsample, sample_image
+from geodeform.errors import ConfigError
+from geodeform.models import deform_segmenter
+from geodeform.models.deform_segmenter import DeformSegmenter, pad_to_multiple
+from geodeform.models.spec import ModelSpec
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+
+
+def test_forward_is_its_stages(model: DeformSegmenter, image: torch.Tensor) -> None:
+    with torch.no_grad():
+        prediction = model(image)
+        low_res = area_downsample(image, (12, 16))
+        density = model.density(low_res)
+        grid = model.grid(density, (32, 48))
+        sampled = sample_image(image, grid, mode="area")
+        logits = model.segment(sampled)
+    assert [tuple(t.shape) for t in prediction] == [
+        (2, 1, 12, 16),
+        (2, 32, 48, 2),
+        (2, 3, 32, 48),
+        (2, 2, 32, 48),
+    ]
+    for found, expected in zip(prediction, (density, grid, sampled, logits), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_given_view_is_used(model: DeformSegmenter, image: torch.Tensor) -> None:
+    view = torch.randn(2, 3, 20, 24)
+    with torch.no_grad():
+        assert torch.equal(model(image, low_res=view).density, model.density(view))
+
+
+@pytest.mark.parametrize("mode", ["area", "bilinear"])
+def test_uniform_sampler(
+    spec: ModelSpec, image: torch.Tensor, mode: str, model: DeformSegmenter
+) -> None:
+    uniform = DeformSegmenter(
+        replace(spec, sampler="uniform", sample_mode=mode, has_density_net=False)
+    ).eval()
+    with torch.no_grad():
+        prediction = uniform(image, (30, 44))
+        learned_model = model(image, (30, 44), sampler="uniform")
+    assert torch.equal(prediction.grid, uniform_grid(2, (30, 44)))
+    torch.testing.assert_close(prediction.density, torch.full((2, 1, 12, 16), 1 / 192))
+    assert prediction.logits.shape == (2, 2, 30, 44)
+    if mode == "area":
+        assert torch.equal(prediction.sampled, area_downsample(image, (30, 44)))
+        assert torch.equal(learned_model.sampled, prediction.sampled)
+    else:
+        expected = sample_image(image, prediction.grid, mode="bilinear")
+        assert torch.equal(prediction.sampled, expected)
+
+
+def test_without_a_density_net_only_uniform_works(spec: ModelSpec, image: torch.Tensor) -> None:
+    model = DeformSegmenter(replace(spec, sampler="uniform", has_density_net=False)).eval()
+    assert not any(k.startswith("density_net") for k in model.state_dict())
+    with pytest.raises(ConfigError, match="uniform sampling only"):
+        model(image, sampler="learned")
+
+
+def test_sample_mode_changes_the_samples(spec: ModelSpec, image: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = DeformSegmenter(spec).eval()
+    with torch.no_grad():
+        area = model(image, (16, 16)).sampled
+        model.spec = replace(spec, sample_mode="bilinear")
+        point = model(image, (16, 16)).sampled
+    assert float(area.std()) < 0.5 * float(point.std())  # noise averages out over the areas
+
+
+def test_segmentation_loss_reaches_the_density_net(spec: ModelSpec, image: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = DeformSegmenter(spec)
+    prediction = model(image)
+    F.cross_entropy(prediction.logits, torch.randint(0, 2, (2, 32, 48))).backward()
+    lacking = [
+        k
+        for k, p in model.density_net.named_parameters()
+        # Adding the same to all logits leaves a softmax as it is.
+        if k != "layers.9.bias" and (p.grad is None or not bool(p.grad.any()))
+    ]
+    assert lacking == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(h=st.integers(1, 70), w=st.integers(1, 70), batch=st.integers(1, 3))
+def test_segment_takes_any_size(model: DeformSegmenter, h: int, w: int, batch: int) -> None:
+    with torch.no_grad():
+        logits = model.segment(torch.randn(batch, 3, h, w))
+    assert logits.shape == (batch, 2, h, w)
+    assert bool(logits.isfinite().all())
+
+
+@given(h=st.integers(1, 40), w=st.integers(1, 40), divisor=st.sampled_from([1, 8, 32]))
+@settings(deadline=None)
+def test_padding_against_numpy(h: int, w: int, divisor: int) -> None:
+    image = np.random.default_rng(0).normal(size=(1, 2, h, w))
+    expected = image
+    for axis, side in ((2, h), (3, w)):
+        pad = [(0, 0)] * 4
+        pad[axis] = (0, -side % divisor)
+        mode = "reflect" if pad[axis][1] < side else "edge"
+        expected = np.pad(expected, pad, mode=mode)
+    padded = pad_to_multiple(torch.from_numpy(image), divisor)
+    assert padded.shape[-2] % divisor == 0
+    assert padded.shape[-1] % divisor == 0
+    assert np.array_equal(padded.numpy(), expected)
+
+
+def test_divisible_sides_are_not_padded(model: DeformSegmenter) -> None:
+    image = torch.randn(1, 3, 64, 96)
+    assert pad_to_multiple(image, 32) is image
+    with torch.no_grad():
+        torch.testing.assert_close(model.segment(image), model.segmenter(image))
+
+
+def test_small_cpu_batches_change_nothing(
+    model: DeformSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = torch.randn(5, 3, 32, 64)
+    with torch.no_grad():
+        whole = model.segment(image)
+        monkeypatch.setattr(deform_segmenter, "CPU_BATCH_PIXELS", 2 * 32 * 64)
+        parts = model.segment(image)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_training_is_never_split(
+    model: DeformSegmenter, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BatchNorm must see the whole batch."""
+    monkeypatch.setattr(deform_segmenter, "CPU_BATCH_PIXELS", 1)
+    torch.manual_seed(0)
+    model = DeformSegmenter(spec)
+    sizes: list[int] = []
+    model.segmenter.register_forward_hook(lambda _, x, __: sizes.append(len(x[0])))
+    with torch.no_grad():
+        model.segment(torch.randn(4, 3, 32, 32))
+    model.eval().segment(torch.randn(4, 3, 32, 32))
+    assert sizes == [4, 4]

@@ -1,0 +1,97 @@
+"""Settings: round trips, and errors that name the key and the nearest one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geodeform.config import TrainConfig
+from geodeform.errors import ConfigError
+
+RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def test_dictionary_and_yaml_round_trips(tmp_path):
+    config = TrainConfig.from_dict(
+        {"model": {"sizes": [64, 80], "sigma": 4}, "data": {"scale": [1, 1.5], "val_tiles": [7, 8]}}
+    )
+    assert config.model.sigma == 4.0
+    assert config.model.sizes == (64, 80)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    path = tmp_path / "recipe.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert TrainConfig.from_yaml(path) == config
+
+
+def test_there_is_a_recipe():
+    assert [path.name for path in RECIPES].count("dubai.yaml") == 1
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_valid(path):
+    config = TrainConfig.from_yaml(path)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optim": {"learning_rate": 1}}, "Unknown setting 'optim.learning_rate'"),
+        ({"optim": {"step": 1}}, "did you mean 'optim.steps'"),
+        ({"optin": {}}, "did you mean 'optim'"),
+        ({"model": {"batch_size": 4}}, "did you mean 'optim.batch_size'"),
+        ({"model": {"sampler": "edge"}}, "'model.sampler' must be one of joint, single, uniform"),
+        ({"model": {"sizes": []}}, "'model.sizes' needs at least one"),
+        ({"model": {"sizes": ["big"]}}, "'model.sizes' must be a whole number, got 'big'"),
+        ({"model": {"sampler": "uniform", "uniform_share": 0.5}}, "has no effect"),
+        ({"optim": {"lr": "fast"}}, "'optim.lr' must be a number"),
+        ({"optim": {"lr": -1}}, "'optim.lr' must be positive, got -1.0"),
+        ({"optim": {"steps": True}}, "'optim.steps' must be a whole number"),
+        ({"data": {"scale": [1]}}, "'data.scale' needs 2 values"),
+        ({"data": {"scale": [2, 1]}}, "'data.scale' must be"),
+        ({"data": 3}, "'data' must be a section"),
+    ],
+)
+def test_bad_settings_are_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_dict(values)
+
+
+def test_overrides_replace_single_settings():
+    config = TrainConfig().merged({"optim.lr": 3e-4, "model.sizes": (32,)})
+    assert config.optim.lr == 3e-4
+    assert config.model.size == 32
+    assert config.data == TrainConfig().data
+    with pytest.raises(ConfigError, match=r"did you mean 'optim\.lr'"):
+        config.merged({"optim.lrr": 1})
+    with pytest.raises(ConfigError, match="Unknown setting"):
+        config.merged({"lr": 1})
+
+
+def test_numbers_without_a_dot_are_numbers(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("optim:\n  lr: 1e-3\n", encoding="utf-8")
+    assert TrainConfig.from_yaml(path).optim.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "not valid YAML"), ("- 1", "must hold sections"), ("optim: {lrr: 1}", "optim.lr'")],
+)
+def test_bad_files_are_named(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        TrainConfig.from_yaml(path)
+    assert "bad.yaml" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        TrainConfig.from_yaml(tmp_path / "absent.yaml")
+
+
+def test_the_defaults_are_the_packaged_models_recipe():
+    recipe = Path(__file__).parents[1] / "configs" / "dubai.yaml"
+    written, default = TrainConfig.from_yaml(recipe).to_dict(), TrainConfig().to_dict()
+    assert written["model"].pop("default_size") == 128  # of the sizes, the largest by default
+    default["model"].pop("default_size")
+    assert written == default

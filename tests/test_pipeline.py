@@ -1,0 +1,449 @@
+"""segment_scene end to end: the packaged model on real cuts of the packaged scene."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+import shapely
+import torch
+from matplotlib.tri import LinearTriInterpolator, Triangulation
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
+from rasterio.windows import Window
+from scene_files import scene_file
+from shapely.geometry import box
+
+import geodeform
+from geodeform.classes import NODATA_CLASS
+from geodeform.deform.sample import area_downsample
+from geodeform.errors import ConfigError, GeodeformError, OutputError, SceneError
+from geodeform.models.deform_segmenter import DeformSegmenter
+
+CUT = Window(900, 700, 1500, 1300)  # suburbs, a golf course, a motorway
+UTM = Affine(1.0, 0.0, 317000.25, 0.0, -1.0, 2771000.75)
+
+
+@pytest.fixture(scope="module")
+def model() -> DeformSegmenter:
+    return geodeform.load_model()
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.uint8]:
+    with rasterio.open(geodeform.demo_scene()) as dataset:
+        return dataset.read(window=CUT)
+
+
+@pytest.fixture(scope="module")
+def scene(pixels: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scenes") / "cut.tif"
+    return scene_file(path, pixels, transform=UTM, crs="EPSG:32640")
+
+
+def test_file_and_xarray_give_the_same_map(scene: Path, model: DeformSegmenter) -> None:
+    from_file = geodeform.segment_scene(scene, model=model)
+    with rioxarray.open_rasterio(scene) as array:
+        from_array = geodeform.segment_scene(array, model=model)
+    np.testing.assert_array_equal(from_file.labels, from_array.labels)
+    assert from_file.labels.rio.crs == from_array.labels.rio.crs
+    assert from_file.labels.rio.transform() == UTM
+    assert from_file.labels.dims == ("y", "x")
+    assert from_file.confidence is not None
+    assert from_file.density is not None
+    assert 0 < float(from_file.confidence.min()) <= float(from_file.confidence.max()) <= 1
+    assert set(np.unique(from_file.labels)) <= set(range(len(from_file.classes)))
+    assert len(np.unique(from_file.labels)) >= 3
+
+
+@pytest.mark.parametrize("sampler", ["learned", "uniform"])
+def test_one_window_equals_the_slow_obvious_way(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter, sampler: str
+) -> None:
+    """Read, normalise, run the model and interpolate in the grid's triangles, all at once."""
+    image = pixels[:, :640, :768]
+    path = scene_file(tmp_path / "s.tif", image, transform=UTM, crs="EPSG:32640")
+    result = geodeform.segment_scene(path, model=model, sampler=sampler, budget="3%")
+    h, w = result.plan.sample_size
+    scaling = model.spec.scaling
+    x = torch.from_numpy(image.astype(np.float32) / 255)[None]
+    x = (x - torch.tensor(scaling.mean).view(1, -1, 1, 1)) / torch.tensor(scaling.std).view(
+        1, -1, 1, 1
+    )
+    low_res = area_downsample(x, result.plan.low_res_size)
+    with torch.inference_mode():
+        out = model(x, (h, w), low_res=low_res, sampler=sampler)
+    probabilities = out.logits.softmax(1)[0].numpy()
+    x_px, y_px = ((out.grid[0].numpy().astype(float) + 1) / 2 * np.array([768, 640])).T
+    index = np.arange(h * w).reshape(h, w)
+    corner, right = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
+    below, across = index[1:, :-1].ravel(), index[1:, 1:].ravel()
+    triangles = np.concatenate(
+        [np.stack([corner, right, below], 1), np.stack([across, below, right], 1)]
+    )
+    mesh = Triangulation(x_px.T.ravel(), y_px.T.ravel(), triangles)
+    rows, cols = np.mgrid[60:580:7, 60:700:7]  # inside the outermost samples
+    expected = np.stack(
+        [LinearTriInterpolator(mesh, p.ravel())(cols + 0.5, rows + 0.5) for p in probabilities]
+    )
+    labels = np.asarray(result.labels)[60:580:7, 60:700:7]
+    confidence = np.asarray(result.confidence)[60:580:7, 60:700:7]
+    top = np.sort(expected, 0)
+    clear = top[-1] - top[-2] > 1e-3  # ties may fall either way in float32
+    assert clear.mean() > 0.95
+    np.testing.assert_array_equal(labels[clear], expected.argmax(0)[clear])
+    np.testing.assert_allclose(confidence, expected.max(0), atol=0.5 / 255 + 1e-3)
+
+
+GEOREFERENCES = {
+    "utm": {"transform": UTM, "crs": "EPSG:32640"},
+    "rotated": {
+        "transform": Affine(0.83, 0.55, 317000.1, 0.55, -0.83, 2771000.7),
+        "crs": "EPSG:32640",
+    },
+    "geographic": {"transform": Affine(1e-5, 0, 55.2, 0, -9e-6, 25.0), "crs": "EPSG:4326"},
+    "gcps": {
+        "gcps": [
+            GroundControlPoint(r, c, 317000 + c + 0.1 * r, 2771000 - r)
+            for r in (0, 600)
+            for c in (0, 500)
+        ],
+        "crs": "EPSG:32640",
+    },
+    "no crs": {},
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", sorted(GEOREFERENCES))
+def test_the_georeference_is_kept_bit_for_bit(
+    kind: str, pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    source = scene_file(tmp_path / "s.tif", pixels[:, :601, :499], **GEOREFERENCES[kind])
+    target = tmp_path / "map.tif"
+    result = geodeform.segment_scene(
+        source, model=model, output=target, confidence=tmp_path / "c.tif", polygons=True
+    )
+    with (
+        rasterio.open(source) as a,
+        rasterio.open(target) as b,
+        rasterio.open(tmp_path / "c.tif") as c,
+    ):
+        for out in (b, c):
+            assert out.shape == a.shape
+            assert out.transform == a.transform
+            assert out.crs == a.crs
+            assert [(p.row, p.col, p.x, p.y) for p in out.gcps[0]] == [
+                (p.row, p.col, p.x, p.y) for p in a.gcps[0]
+            ]
+            assert out.gcps[1] == a.gcps[1]
+        assert b.nodata == NODATA_CLASS
+        assert b.colormap(1)[0][:3] == model.spec.classes.colours[0]
+        tags = b.tags()
+    assert tags["model_architecture"] == model.spec.architecture
+    assert tags["scaling"] == "divided by 255"
+    assert result.polygons is not None
+    assert shapely.is_valid(result.polygons.geometry.values).all()
+    if kind == "utm":
+        assert result.polygons.area_m2.sum() == pytest.approx(601 * 499, rel=1e-9)
+    if kind == "no crs":
+        assert any("no CRS" in note for note in result.plan.notes)
+        assert result.class_areas[0].area_m2 is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 1), (3, 500), (37, 41)])
+def test_odd_sizes_down_to_one_pixel(
+    shape: tuple[int, int], pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    source = scene_file(
+        tmp_path / "s.tif", pixels[:, : shape[0], : shape[1]], transform=UTM, crs="EPSG:32640"
+    )
+    for sampler in ("learned", "uniform"):
+        result = geodeform.segment_scene(source, model=model, sampler=sampler, polygons=True)
+        assert result.labels.shape == shape
+        assert (np.asarray(result.labels) != NODATA_CLASS).all()
+        assert result.facts.sampled_pixels <= shape[0] * shape[1]
+        assert result.polygons is not None
+        assert result.polygons.area_m2.sum() == pytest.approx(shape[0] * shape[1])
+
+
+def test_nodata_stays_nodata_and_empty_windows_are_skipped(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    image = np.zeros((3, 1300, 3400), np.uint8)
+    image[:, :, :1100] = np.maximum(pixels[:, :, :1100], 1)
+    image[:, 200:420, 300:800] = 0
+    source = scene_file(tmp_path / "s.tif", image, transform=UTM, crs="EPSG:32640", nodata=0)
+    result = geodeform.segment_scene(source, model=model, polygons=True)
+    labels = np.asarray(result.labels)
+    empty = (image == 0).all(0)
+    np.testing.assert_array_equal(labels == NODATA_CLASS, empty)
+    assert result.facts.windows_skipped > 0
+    assert np.isnan(np.asarray(result.confidence)[empty]).all()
+    assert result.polygons is not None
+    assert result.polygons.area_m2.sum() == pytest.approx((~empty).sum())
+    assert sum(a.pixels for a in result.class_areas) == (~empty).sum()
+
+
+def test_an_alpha_band_hides_and_does_not_count_as_data(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    alpha = np.full((1, 600, 700), 255, np.uint8)
+    alpha[:, :100] = 0
+    image = np.concatenate([pixels[:, :600, :700], alpha])
+    source = scene_file(
+        tmp_path / "s.tif",
+        image,
+        transform=UTM,
+        crs="EPSG:32640",
+        colours=[ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha],
+    )
+    labels = np.asarray(geodeform.segment_scene(source, model=model).labels)
+    np.testing.assert_array_equal(labels == NODATA_CLASS, alpha[0] == 0)
+
+
+def test_bands_are_found_by_colour_interpretation_or_named(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    rgb = pixels[:, :500, :500]
+    plain = scene_file(tmp_path / "rgb.tif", rgb, transform=UTM, crs="EPSG:32640")
+    bgr = scene_file(
+        tmp_path / "bgr.tif",
+        rgb[::-1],
+        transform=UTM,
+        crs="EPSG:32640",
+        colours=[ColorInterp.blue, ColorInterp.green, ColorInterp.red],
+    )
+    unnamed = scene_file(
+        tmp_path / "x.tif",
+        rgb[[2, 0, 1]],
+        transform=UTM,
+        crs="EPSG:32640",
+        colours=[ColorInterp.undefined] * 3,
+    )
+    expected = np.asarray(geodeform.segment_scene(plain, model=model).labels)
+    np.testing.assert_array_equal(geodeform.segment_scene(bgr, model=model).labels, expected)
+    named = geodeform.segment_scene(unnamed, model=model, bands=(2, 3, 1))
+    np.testing.assert_array_equal(named.labels, expected)
+    with pytest.raises(SceneError, match=r"x\.tif"):
+        geodeform.segment_scene(unnamed, model=model, bands=(1, 2))
+    with pytest.raises(SceneError, match=r"x\.tif"):
+        geodeform.segment_scene(unnamed, model=model, bands=(1, 2, 9))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "float64"])
+def test_any_dtype_is_stretched_and_says_so(
+    dtype: str, pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    values = (pixels[:, :700, :700].astype("float64") * 30 + 200).astype(dtype)
+    source = scene_file(tmp_path / "s.tif", values, transform=UTM, crs="EPSG:32640")
+    result = geodeform.segment_scene(source, model=model, output=tmp_path / "m.tif")
+    with rasterio.open(tmp_path / "m.tif") as out:
+        assert "percentiles 2 and 98" in out.tags()["scaling"]
+    # the same values stretched by the same percentiles as 8-bit must give much the same map
+    eight_bit = scene_file(
+        tmp_path / "8.tif", pixels[:, :700, :700], transform=UTM, crs="EPSG:32640"
+    )
+    same = geodeform.segment_scene(eight_bit, model=model, stretch=(2, 98))
+    assert (np.asarray(result.labels) == np.asarray(same.labels)).mean() > 0.99
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sampler", ["learned", "uniform"])
+def test_a_gpu_gives_the_same_map(scene: Path, sampler: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here")
+    on_cpu = geodeform.segment_scene(scene, sampler=sampler, device="cpu")
+    on_gpu = geodeform.segment_scene(scene, sampler=sampler, device="cuda")
+    assert on_gpu.facts.device.startswith("cuda:0")
+    assert (np.asarray(on_cpu.labels) == np.asarray(on_gpu.labels)).mean() > 0.999
+
+
+def test_budgets_are_kept(scene: Path, model: DeformSegmenter) -> None:
+    pixels = 1500 * 1300
+    share = geodeform.segment_scene(scene, model=model, budget="1%")
+    assert 0.006 < share.facts.sampled_share <= 0.01
+    total = geodeform.segment_scene(scene, model=model, budget="20kP")
+    assert 0.6 * 20_000 < total.facts.sampled_pixels <= 20_000
+    window = geodeform.segment_scene(scene, model=model, budget="64", overlap=0)
+    assert window.plan.sample_size == (64, 64)
+    assert window.facts.sampled_pixels == 64 * 64 * window.facts.windows
+    assert window.facts.sampled_pixels < pixels
+
+
+def test_a_coarser_or_finer_scene_gets_windows_of_the_models_ground_extent(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    assert model.spec.window_m is not None
+    finer = scene_file(
+        tmp_path / "f.tif", pixels, transform=Affine.scale(0.5, -0.5), crs="EPSG:32640"
+    )
+    plan = geodeform.segment_scene(finer, model=model).plan
+    assert plan.window_size == (1300, 1500)  # 2048 px windows, the scene is smaller
+    assert any("pixels of 0.5 m" in note for note in plan.notes)
+    coarser = geodeform.segment_scene(finer, model=model, gsd=2.0)
+    assert coarser.plan.window_size == (
+        round(model.spec.window_m[0] / 2),
+        round(model.spec.window_m[1] / 2),
+    )
+
+
+def test_density_is_where_the_samples_are(scene: Path, model: DeformSegmenter) -> None:
+    result = geodeform.segment_scene(scene, model=model, sampler="learned", samples=True)
+    assert result.density is not None
+    assert result.samples is not None
+    density = np.asarray(result.density)
+    assert np.isfinite(density).all()
+    assert (density > 0).all()
+    factor = round(result.density.rio.resolution()[0])
+    inside = density[: 1300 // factor, : 1500 // factor]
+    windows = result.facts.windows
+    covered = windows * np.prod(result.plan.window_size) / (1500 * 1300)  # overlaps count twice
+    mean = result.facts.sampled_pixels / (1500 * 1300) / covered
+    assert inside.mean() == pytest.approx(mean, rel=0.1)
+    uniform = geodeform.segment_scene(scene, model=model, sampler="uniform")
+    assert uniform.density is not None
+    np.testing.assert_allclose(
+        uniform.density,
+        np.prod(uniform.plan.sample_size) / np.prod(uniform.plan.window_size),
+        rtol=1e-4,
+    )
+
+
+def test_samples_lie_inside_the_scene_and_number_what_was_said(
+    scene: Path, tmp_path: Path, model: DeformSegmenter
+) -> None:
+    path = tmp_path / "samples.gpkg"
+    result = geodeform.segment_scene(scene, model=model, samples=path)
+    frame = gpd.read_file(path)
+    assert len(frame) == result.facts.sampled_pixels
+    assert frame.crs == "EPSG:32640"
+    left, top = UTM.c, UTM.f
+    assert frame.total_bounds[0] >= left
+    assert frame.total_bounds[3] <= top
+    assert frame.total_bounds[2] <= left + 1500
+    assert frame.total_bounds[1] >= top - 1300
+    assert set(frame.columns) >= {"window", "class_id", "class_name", "confidence", "magnification"}
+
+
+def test_bbox_and_area_of_interest(scene: Path, tmp_path: Path, model: DeformSegmenter) -> None:
+    left, top = UTM.c, UTM.f
+    wanted = (left + 100, top - 900, left + 700, top - 200)
+    result = geodeform.segment_scene(scene, model=model, bbox=wanted)
+    assert result.labels.rio.bounds() == wanted
+    triangle = shapely.Polygon(
+        [(left + 50, top - 50), (left + 800, top - 60), (left + 90, top - 700)]
+    )
+    path = tmp_path / "aoi.gpkg"
+    gpd.GeoDataFrame(geometry=[triangle], crs="EPSG:32640").to_crs("EPSG:4326").to_file(path)
+    result = geodeform.segment_scene(scene, model=model, aoi=path, polygons=True)
+    assert result.polygons is not None
+    assert result.polygons.area_m2.sum() == pytest.approx(triangle.area, rel=0.01)
+    assert result.polygons.union_all().symmetric_difference(triangle).area < 0.01 * triangle.area
+    with pytest.raises(SceneError, match="lies outside"):
+        geodeform.segment_scene(scene, model=model, bbox=(0, 0, 1, 1))
+    with pytest.raises(ConfigError, match="xmin < xmax"):
+        geodeform.segment_scene(scene, model=model, bbox=(1, 1, 0, 0))
+
+
+def test_polygons_are_valid_gap_free_and_measured(scene: Path, model: DeformSegmenter) -> None:
+    result = geodeform.segment_scene(scene, model=model, polygons=True, min_area=100, simplify=3)
+    frame = result.polygons
+    assert frame is not None
+    assert frame.crs == "EPSG:32640"
+    assert shapely.is_valid(frame.geometry.values).all()
+    assert shapely.coverage_is_valid(frame.geometry.values)
+    region = box(*result.labels.rio.bounds())
+    assert frame.union_all().symmetric_difference(region).area < 1e-3
+    np.testing.assert_allclose(frame.area_m2, frame.area, rtol=1e-9)
+    assert frame.conf_mean.between(0, 1).all()
+    assert set(frame.class_name) <= set(model.spec.classes.names)
+
+
+def test_outputs_appear_together_or_not_at_all(
+    scene: Path, tmp_path: Path, model: DeformSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OutputError("the disk is full")
+
+    (tmp_path / "map.tif").write_text("what was here before")
+    monkeypatch.setattr("geodeform.pipeline.write_polygons", fail)
+    with pytest.raises(OutputError, match="disk is full"):
+        geodeform.segment_scene(
+            scene,
+            model=model,
+            output=tmp_path / "map.tif",
+            confidence=tmp_path / "conf.tif",
+            polygons=tmp_path / "p.gpkg",
+            overwrite=True,
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+    assert (tmp_path / "map.tif").read_text() == "what was here before"
+
+
+def test_an_existing_output_is_refused_before_any_work(
+    scene: Path, tmp_path: Path, model: DeformSegmenter
+) -> None:
+    (tmp_path / "map.tif").touch()
+    calls: list[tuple[int, int]] = []
+    with pytest.raises(OutputError, match=r"map\.tif exists already; use --overwrite"):
+        geodeform.segment_scene(
+            scene,
+            model=model,
+            output=tmp_path / "map.tif",
+            progress=lambda done, total: calls.append((done, total)),
+        )
+    assert calls == []
+    with pytest.raises(OutputError, match="input"):
+        geodeform.segment_scene(scene, model=model, output=scene, overwrite=True)
+
+
+def test_the_summary_is_json(scene: Path, tmp_path: Path, model: DeformSegmenter) -> None:
+    result = geodeform.segment_scene(
+        scene, model=model, output=tmp_path / "m.tif", quicklook=tmp_path / "q.png"
+    )
+    told = json.loads(json.dumps(result.summary()))
+    assert told["outputs"]["labels"].endswith("m.tif")
+    assert sum(c["pixels"] for c in told["classes"]) == 1500 * 1300
+    assert (tmp_path / "q.png").read_bytes()[:4] == b"\x89PNG"
+    assert result.confidence is None
+
+
+def test_estimates_write_nothing_and_count_right(
+    scene: Path, tmp_path: Path, model: DeformSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = geodeform.estimate(scene, model=model, budget="1%")
+    done = geodeform.segment_scene(scene, model=model, budget="1%")
+    assert told.plan.sampled_pixels == done.facts.sampled_pixels
+    assert len(told.plan.active) == done.facts.windows
+    assert told.seconds > 0
+    assert told.memory_bytes > 50 << 20
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"overlap": 0.9}, "overlap"),
+        ({"budget": "lots"}, "budget"),
+        ({"sampler": "random"}, "sampler"),
+        ({"gsd": -1.0}, "ground sampling distance"),
+        ({"device": "tpu"}, "device"),
+        ({"device": "cuda:99"}, "not available"),
+        ({"model": "no/such/model.safetensors"}, "no/such/model"),
+    ],
+)
+def test_bad_settings_are_one_clear_sentence(
+    scene: Path, model: DeformSegmenter, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(GeodeformError, match=message) as caught:
+        geodeform.segment_scene(scene, **{"model": model, **settings})
+    assert "\n" not in str(caught.value)
