@@ -32,6 +32,10 @@ class Budget:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and self.value > 0):
             raise ConfigError(f"A budget must be more than nothing, not {self.value:g}.")
+        if self.kind == "window" and self.value < _MIN_SIDE**2:
+            raise ConfigError(
+                f"A window needs at least {_MIN_SIDE}x{_MIN_SIDE} samples, got {self.value:g}."
+            )
         if self.kind == "share" and self.value > 1:
             raise ConfigError(f"A budget cannot exceed 100% of the pixels, got {self.value:.0%}.")
 

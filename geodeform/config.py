@@ -271,7 +271,11 @@ class TrainConfig:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"Cannot read the config {path}: {error.strerror}.") from error
-        except yaml.YAMLError as error:
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{path} is not a text file in UTF-8; give a YAML recipe such as dubai.yaml."
+            ) from error
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: dates that do not exist
             raise ConfigError(
                 f"{path} is not valid YAML: {' '.join(str(error).split())}."
             ) from error

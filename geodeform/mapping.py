@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import rasterio
 import shapely
 import torch
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from geodeform.classes import NODATA_CLASS, ClassScheme
@@ -36,6 +40,7 @@ from geodeform.planning import SegmentationPlan
 from geodeform.predict import Block, WindowPrediction, WindowPredictor
 from geodeform.result import ClassArea
 
+_LOOKUP_ROWS = 512  # rows of the class raster that are read at once
 _SKETCH_POINTS = 12_000  # sampled positions kept for a picture
 
 
@@ -79,8 +84,8 @@ class SceneMapper:
         self._counts = np.zeros(256, np.int64)
         self._areas = np.zeros(256)
         self._row_areas = (
-            Ground(scene.crs, self.plan.transform, self.plan.shape).row_areas_m2
-            if scene.crs is not None
+            Ground(self.plan.crs, self.plan.frame, self.plan.shape).row_areas_m2
+            if self.plan.crs is not None
             else None
         )
 
@@ -142,6 +147,8 @@ class SceneMapper:
             def emit(final: bool) -> None:
                 for window, labels, confidence in mosaic.close() if final else mosaic.finished():
                     self._hide(window, labels, confidence)
+                    if field is not None:
+                        field.mapped(window, labels)
                     labels_file.write(window, labels)
                     if confidence_file is not None:
                         confidence_file.write(window, confidence)
@@ -176,11 +183,15 @@ class SceneMapper:
             for k, name in enumerate(self.scheme.names)
         )
 
-    def sample_frame(self) -> gpd.GeoDataFrame:
-        """The sampled points in the scene's CRS (pixels where it has none)."""
-        kept = self.samples
+    def sample_frame(self, class_raster: Path) -> gpd.GeoDataFrame:
+        """The sampled points in the scene's CRS (pixels where it has none).
+
+        Points on pixels that the class raster leaves without a class (no data, outside the area of
+        interest) are left out.
+        """
+        kept = _on_classes(self.samples, class_raster)
         xy = np.concatenate([s.xy for s in kept]) if kept else np.empty((0, 2), np.float32)
-        a, b, c, d, e, f = self.plan.transform[:6]
+        a, b, c, d, e, f = self.plan.frame[:6]
         x, y = xy[:, 0].astype(np.float64), xy[:, 1].astype(np.float64)
 
         def join(name: str, dtype: type) -> NDArray[np.generic]:
@@ -200,7 +211,7 @@ class SceneMapper:
                 "magnification": join("magnification", np.float32),
             },
             geometry=shapely.points(a * x + b * y + c, d * x + e * y + f),
-            crs=self.scene.crs.to_wkt() if self.scene.crs is not None else None,
+            crs=self.plan.crs.to_wkt() if self.plan.crs is not None else None,
         )
 
     def _hide(
@@ -252,6 +263,36 @@ class SceneMapper:
             )
 
 
+def _on_classes(samples: list[SampledPoints], class_raster: Path) -> list[SampledPoints]:
+    """Keep the points whose pixel has a class."""
+    kept = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(class_raster) as raster:
+            for points in samples:
+                col, row = points.xy.astype(np.int64).T
+                col, row = col.clip(0, raster.width - 1), row.clip(0, raster.height - 1)
+                has_class = np.zeros(len(row), bool)
+                for top in range(int(row.min()), int(row.max()) + 1, _LOOKUP_ROWS):
+                    here = (row >= top) & (row < top + _LOOKUP_ROWS)
+                    if not here.any():
+                        continue
+                    left, right = int(col[here].min()), int(col[here].max()) + 1
+                    bottom = min(top + _LOOKUP_ROWS, raster.height)
+                    block = raster.read(1, window=Window(left, top, right - left, bottom - top))
+                    has_class[here] = block[row[here] - top, col[here] - left] != NODATA_CLASS
+                kept.append(
+                    SampledPoints(
+                        points.window,
+                        points.xy[has_class],
+                        points.class_id[has_class],
+                        points.confidence[has_class],
+                        points.magnification[has_class],
+                    )
+                )
+    return kept
+
+
 @dataclass(frozen=True)
 class _WindowField:
     """A window's magnification on the coarse grid; the field mosaic's one-channel scores."""
@@ -275,8 +316,9 @@ class _DensityField:
         self, scene: Scene, plan: SegmentationPlan, gcps: Gcps, path: Path, tags: Mapping[str, str]
     ) -> None:
         self._plan = plan
-        spacing = math.sqrt(math.prod(plan.window_size) / math.prod(plan.sample_size))
-        self._factor = max(1, round(spacing))
+        self._factor = plan.density_factor
+        self._known = _KnownCells(plan.shape, self._factor)
+        self._pending: deque[tuple[Window, NDArray[np.float32]]] = deque()
         shape, transform, points = coarse_grid(plan.shape, self._factor, plan.transform, gcps)
         self._coarse = _coarse_plan(plan.windows, self._factor, shape)
         self._mosaic = FieldMosaic(self._coarse, n_classes=1)
@@ -312,9 +354,52 @@ class _DensityField:
         )
         self._emit(final=False)
 
+    def mapped(self, window: Window, labels: NDArray[np.uint8]) -> None:
+        """Take a finished block of the class raster: cells without any class become nodata."""
+        self._known.add(int(window.row_off), labels != NODATA_CLASS)
+
     def _emit(self, *, final: bool) -> None:
-        for window, values in self._mosaic.close() if final else self._mosaic.finished():
+        self._pending.extend(self._mosaic.close() if final else self._mosaic.finished())
+        while self._pending:
+            window, values = self._pending[0]
+            top, bottom = int(window.row_off), int(window.row_off + window.height)
+            if bottom > self._known.rows_done:
+                return
+            values[0][~self._known.take(top, bottom)] = np.nan
             self._writer.write(window, values[0])
+            self._pending.popleft()
+
+
+class _KnownCells:
+    """Which cells of the coarse grid hold a pixel with a class; a few rows at a time."""
+
+    def __init__(self, shape: tuple[int, int], factor: int) -> None:
+        self._height = shape[0]
+        self._factor = factor
+        self._columns = np.arange(0, shape[1], factor)
+        self._rows: dict[int, NDArray[np.bool_]] = {}
+        self._pixel_rows = 0
+
+    @property
+    def rows_done(self) -> int:
+        """Rows of cells that are complete."""
+        if self._pixel_rows == self._height:
+            return -(-self._height // self._factor)
+        return self._pixel_rows // self._factor
+
+    def add(self, top: int, known: NDArray[np.bool_]) -> None:
+        """Add the next full-width block of pixels, (rows, W)."""
+        cells = np.logical_or.reduceat(known, self._columns, axis=1)  # rows, wd
+        for row in range(top // self._factor, -(-(top + len(known)) // self._factor)):
+            part = cells[max(0, row * self._factor - top) : (row + 1) * self._factor - top]
+            before = self._rows.get(row)
+            any_known: NDArray[np.bool_] = np.logical_or.reduce(part, axis=0)
+            self._rows[row] = any_known if before is None else before | any_known
+        self._pixel_rows = top + len(known)
+
+    def take(self, top: int, bottom: int) -> NDArray[np.bool_]:
+        """Return and forget rows of cells [top, bottom)."""
+        return np.stack([self._rows.pop(row) for row in range(top, bottom)])
 
 
 def _coarse_plan(windows: WindowPlan, factor: int, shape: tuple[int, int]) -> WindowPlan:

@@ -31,7 +31,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geodeform.budget import Budget
 from geodeform.device import describe_device, peak_memory_bytes, resolve_device
-from geodeform.errors import OutputError, SceneError
+from geodeform.errors import ConfigError, OutputError, SceneError
 from geodeform.geo.outputs import OutputSet
 from geodeform.geo.raster import RASTER_SUFFIXES
 from geodeform.geo.scene import Scene
@@ -41,7 +41,7 @@ from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model
 from geodeform.planning import SegmentationPlan, plan_segmentation
 from geodeform.predict import WindowPredictor
-from geodeform.quicklook import draw_quicklook
+from geodeform.quicklook import NODATA_GREY, draw_quicklook
 from geodeform.result import RunFacts, SegmentationResult
 
 logger = logging.getLogger("geodeform")
@@ -125,6 +125,8 @@ def segment_scene(
             outputs appear whole and together, or not at all.
     """
     start = time.perf_counter()
+    if min_area < 0 or simplify < 0:
+        raise ConfigError("min_area and simplify cannot be negative.")
     wanted = {
         "labels": output,
         "confidence": confidence,
@@ -136,7 +138,10 @@ def segment_scene(
     in_memory = output is None
     with ExitStack() as stack:
         outputs = stack.enter_context(
-            OutputSet(overwrite=overwrite, inputs=[] if _is_array(source) else [str(source)])
+            OutputSet(
+                overwrite=overwrite,
+                inputs=[p for p in (source, model, aoi) if isinstance(p, str | Path)],
+            )
         )
         staged = {
             kind: outputs.add(path, suffixes=_SUFFIXES[kind])
@@ -158,14 +163,20 @@ def segment_scene(
             aoi=aoi,
         )
         for note in plan.notes:
-            logger.info(note)
+            logger.warning(note)
+        for kind in ("polygons", "samples"):
+            if kind in staged and staged[kind].suffix == ".geojson" and plan.crs is None:
+                raise OutputError(
+                    f"{wanted[kind]} would place pixel coordinates on the globe, as GeoJSON is "
+                    "WGS 84 and the scene has no CRS: write .gpkg instead."
+                )
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
         rasters = {"labels": staged.get("labels", scratch / "labels.tif")}
         if in_memory or confidence is not None or polygons:
             rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
         if in_memory or density is not None or quicklook is not None:
             rasters["density"] = staged.get("density", scratch / "density.tif")
-        tags = _tags(scene, network, plan, model)
+        tags = _tags(scene, network, plan)
         predictor = stack.enter_context(WindowPredictor(scene, network, plan, target))
         run = SceneMapper(scene, predictor, network.spec.classes)
         run.run(rasters, tags, keep_samples=bool(samples), progress=progress)
@@ -182,13 +193,13 @@ def segment_scene(
             if "polygons" in staged:
                 write_polygons(frame, staged["polygons"])
         if samples:
-            points = run.sample_frame()
+            points = run.sample_frame(rasters["labels"])
             if "samples" in staged:
                 write_points(points, staged["samples"])
         facts = _facts(run, target, start)
         if quicklook is not None:
             _draw(staged["quicklook"], scene, run, rasters, facts)
-        arrays = {
+        arrays: dict[str, xr.DataArray] = {
             kind: _array(rasters[kind], kind).load()
             for kind in ("labels", "confidence", "density")
             if in_memory and kind in rasters
@@ -305,8 +316,9 @@ def _probe(predictor: WindowPredictor, indices: list[int]) -> None:
     H, W = predictor.plan.window_size
     for _, prediction in predictor.predict(indices):
         if prediction is not None:
-            labels, _ = prediction.labels((0, H), (0, W))
-            zlib.compress(labels.tobytes(), 6)
+            for top in range(0, H, 256):
+                labels, _ = prediction.labels((top, min(top + 256, H)), (0, W))
+                zlib.compress(labels.tobytes(), 6)
 
 
 def _facts(run: SceneMapper, device: torch.device, start: float) -> RunFacts:
@@ -320,10 +332,6 @@ def _facts(run: SceneMapper, device: torch.device, start: float) -> RunFacts:
         sampled_pixels=run.sampled_pixels,
         sampled_share=run.sampled_pixels / pixels,
     )
-
-
-def _is_array(source: object) -> bool:
-    return isinstance(source, xr.DataArray)
 
 
 def _load(
@@ -351,20 +359,14 @@ def _open(
     return scene
 
 
-def _tags(
-    scene: Scene,
-    network: DeformSegmenter,
-    plan: SegmentationPlan,
-    model: PathLike | DeformSegmenter | None,
-) -> dict[str, str]:
+def _tags(scene: Scene, network: DeformSegmenter, plan: SegmentationPlan) -> dict[str, str]:
     """What every output says of itself."""
     spec = network.spec
-    name = "dubai (packaged)" if model is None else str(model)
     return {
         "TIFFTAG_SOFTWARE": f"geodeform {version('geodeform')}",
         "TIFFTAG_DATETIME": datetime.datetime.now().strftime("%Y:%m:%d %H:%M:%S"),
         "source": Path(scene.name).name,
-        "model": spec.architecture if isinstance(model, DeformSegmenter) else Path(name).name,
+        "model": network.name or "not from a file",
         "model_architecture": spec.architecture,
         "model_training_data": spec.training_data,
         "model_licence": spec.licence,
@@ -400,7 +402,7 @@ def _draw(
     H, W = plan.shape
     scale = min(1.0, _QUICKLOOK_SIDE / max(H, W))
     view = (max(1, round(H * scale)), max(1, round(W * scale)))
-    data, _ = scene.read(plan.region, view)
+    data, valid = scene.read(plan.region, view)
     scaled = plan.scaling.apply(data)
     shown = np.stack([scaled[min(k, len(scaled) - 1)] for k in range(3)], -1)
     with warnings.catch_warnings():
@@ -408,12 +410,15 @@ def _draw(
         with rasterio.open(rasters["labels"]) as labels, rasterio.open(rasters["density"]) as field:
             small = labels.read(1, out_shape=view, resampling=Resampling.mode)
             density = field.read(1)
+            # the last cells may reach beyond the scene
+            reach = (plan.density_factor * field.width, plan.density_factor * field.height)
     draw_quicklook(
         path,
         title=f"{Path(plan.scene).name} · {plan.sampler} sampling",
-        image=(255 * shown).astype(np.uint8),
+        image=np.where(valid[..., None], 255 * shown, NODATA_GREY).astype(np.uint8),
         labels=small,
         density=density,
+        density_reach=reach,
         points=np.concatenate(run.sketch) if run.sketch else np.empty((0, 2), np.float32),
         shape=plan.shape,
         scheme=run.scheme,

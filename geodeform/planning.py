@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.features import geometry_mask
-from rasterio.transform import Affine
+from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
 from shapely.geometry import MultiPoint, Polygon, box
 from shapely.geometry.base import BaseGeometry
@@ -44,7 +45,11 @@ class SegmentationPlan:
         sampler: ``"learned"`` or ``"uniform"``.
         budget: What was asked for.
         scaling: How raw values become 0…1.
-        transform: Affine transform of the region.
+        transform: Affine transform of the region's rasters; the identity for scenes with ground
+            control points alone, whose rasters keep these.
+        frame: (x, y) pixels of the region → map coordinates: the transform, or the affine fitted to
+            the ground control points. Vectors and areas are in it.
+        crs: CRS of the frame, or None.
         aoi: Area of interest in the scene's CRS, or None.
         notes: Sentences that the user should read.
     """
@@ -59,6 +64,8 @@ class SegmentationPlan:
     budget: Budget
     scaling: Scaling
     transform: Affine
+    frame: Affine
+    crs: CRS | None
     aoi: BaseGeometry | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -76,6 +83,11 @@ class SegmentationPlan:
     def sampled_pixels(self) -> int:
         """Samples over all active windows."""
         return len(self.active) * self.sample_size[0] * self.sample_size[1]
+
+    @property
+    def density_factor(self) -> int:
+        """Scene pixels per cell of the density raster: about the mean sample spacing."""
+        return max(1, round(math.sqrt(math.prod(self.window_size) / math.prod(self.sample_size))))
 
     @property
     def share(self) -> float:
@@ -99,7 +111,7 @@ class SegmentationPlan:
         """Where a block of the region lies inside the area of interest; None for everywhere."""
         if self.aoi is None:
             return None
-        transform = self.transform @ Affine.translation(window.col_off, window.row_off)
+        transform = self.frame @ Affine.translation(window.col_off, window.row_off)
         shape = (int(window.height), int(window.width))
         mask: NDArray[np.bool_] = geometry_mask([self.aoi], shape, transform, invert=True)
         return mask
@@ -148,17 +160,18 @@ def plan_segmentation(
         )
     notes: list[str] = []
     name = Path(scene.name).name
-    if scene.crs is None and not scene.gcps[0]:
+    frame, crs = _frame(scene)
+    if crs is None:
         notes.append(f"{name} has no CRS: outputs keep its pixel coordinates.")
     if scene.bands_guessed:
         notes.append(f"{scene.band_note}.".capitalize())
-    if (zero := scene.zero_share()) > _ZERO_SHARE:
+    area = _read_aoi(aoi, name, scene.shape, frame, crs, notes)
+    region = _region(name, scene.shape, frame, bbox, area)
+    if (zero := scene.zero_share(region)) > _ZERO_SHARE:
         notes.append(
             f"{zero:.1%} of the pixels of {name} are 0 in every band and count as data; if "
             "they are empty, say so with --nodata 0."
         )
-    area = _read_aoi(aoi, scene)
-    region = _region(scene, bbox, area)
     shape = (int(region.height), int(region.width))
     wanted = (
         Budget.parse(budget)
@@ -171,11 +184,14 @@ def plan_segmentation(
         shape, window, overlap=(math.floor(window[0] * overlap), math.floor(window[1] * overlap))
     )
     transform = scene.transform
-    if (region.col_off, region.row_off) != (0, 0):
-        transform = transform @ Affine.translation(region.col_off, region.row_off)
+    if (region.col_off, region.row_off) != (0, 0):  # else bit-equal to the scene's
+        corner = Affine.translation(region.col_off, region.row_off)
+        transform, frame = transform @ corner, frame @ corner
     active = tuple(
-        i for i in range(len(windows)) if area is None or _touches(windows[i], transform, area)
+        i for i in range(len(windows)) if area is None or _touches(windows[i], frame, area)
     )
+    if not active:
+        raise SceneError(f"The area of interest lies outside {name}.")
     size = wanted.sample_size(
         window, full_window=full, windows=len(active), scene_pixels=shape[0] * shape[1]
     )
@@ -194,8 +210,10 @@ def plan_segmentation(
         low_res_size=(low_res[0], low_res[1]),
         sampler=sampler,
         budget=wanted,
-        scaling=Scaling.for_scene(scene, spec.scaling.max_value, stretch),
+        scaling=Scaling.for_scene(scene, spec.scaling.max_value, stretch, region),
         transform=transform,
+        frame=frame,
+        crs=crs,
         aoi=area,
         notes=tuple(notes),
     )
@@ -263,12 +281,26 @@ def _ground_window(
     return window
 
 
-def _region(scene: Scene, bbox: Sequence[float] | None, area: BaseGeometry | None) -> Window:
+def _frame(scene: Scene) -> tuple[Affine, CRS | None]:
+    """Return the affine from pixels to map coordinates, and its CRS."""
+    points, crs = scene.gcps
+    if scene.crs is None and crs is not None and len(points) >= 3:
+        return from_gcps(points), crs
+    return scene.transform, scene.crs
+
+
+def _region(
+    name: str,
+    shape: tuple[int, int],
+    frame: Affine,
+    bbox: Sequence[float] | None,
+    area: BaseGeometry | None,
+) -> Window:
     """The mapped part of the scene: all of it, or where bbox and area of interest meet it."""
-    H, W = scene.shape
+    H, W = shape
     if bbox is None and area is None:
         return Window(0, 0, W, H)
-    frame: BaseGeometry = box(0, 0, W, H)
+    part: BaseGeometry = box(0, 0, W, H)
     for bounds in (bbox, area.bounds if area is not None else None):
         if bounds is None:
             continue
@@ -277,12 +309,11 @@ def _region(scene: Scene, bbox: Sequence[float] | None, area: BaseGeometry | Non
             raise ConfigError(
                 "A bounding box is xmin,ymin,xmax,ymax with xmin < xmax, ymin < ymax."
             )
-        inverse = ~scene.transform
-        corners = [_apply(inverse, *p) for p in product((xmin, xmax), (ymin, ymax))]
-        frame = frame.intersection(MultiPoint(corners).envelope)
-    if frame.is_empty or frame.area == 0:
-        raise SceneError(f"The bounding box or area of interest lies outside {scene.name}.")
-    left, top, right, bottom = frame.bounds
+        corners = [_apply(~frame, *p) for p in product((xmin, xmax), (ymin, ymax))]
+        part = part.intersection(MultiPoint(corners).envelope)
+    if part.is_empty or part.area == 0:
+        raise SceneError(f"The bounding box or area of interest lies outside {name}.")
+    left, top, right, bottom = part.bounds
     tiny = 1e-6  # so that an edge on a pixel boundary is not pushed one pixel further
     x0, y0 = math.floor(left + tiny), math.floor(top + tiny)
     x1, y1 = math.ceil(right - tiny), math.ceil(bottom - tiny)
@@ -290,26 +321,56 @@ def _region(scene: Scene, bbox: Sequence[float] | None, area: BaseGeometry | Non
 
 
 def _read_aoi(
-    aoi: str | Path | gpd.GeoDataFrame | BaseGeometry | None, scene: Scene
+    aoi: str | Path | gpd.GeoDataFrame | BaseGeometry | None,
+    name: str,
+    shape: tuple[int, int],
+    frame: Affine,
+    crs: CRS | None,
+    notes: list[str],
 ) -> BaseGeometry | None:
+    """Return the area of interest in the scene's CRS."""
     if aoi is None:
         return None
+    what = "the area of interest" if isinstance(aoi, gpd.GeoDataFrame) else str(aoi)
     if isinstance(aoi, BaseGeometry):
-        return aoi
-    if isinstance(aoi, gpd.GeoDataFrame):
-        frame, name = aoi, "the area of interest"
+        table = gpd.GeoDataFrame(geometry=[aoi], crs=crs and crs.to_wkt())
+        what = "the area of interest"
+    elif isinstance(aoi, gpd.GeoDataFrame):
+        table = aoi
     else:
-        name = str(aoi)
         try:
-            frame = gpd.read_file(aoi)
+            table = gpd.read_file(aoi)
         except (RuntimeError, OSError, ValueError) as error:  # pyogrio's errors are RuntimeErrors
-            raise SceneError(f"Cannot read the area of interest {name}: {error}.") from error
-    if frame.crs is not None and scene.crs is not None:
-        frame = frame.to_crs(scene.crs.to_wkt())
-    geometry: BaseGeometry = frame.union_all()
+            raise SceneError(f"Cannot read the area of interest {aoi}: {error}.") from error
+    shapes = table.geometry.make_valid()  # a bow-tie is drawn in a second and breaks every overlay
+    if table.crs is not None and crs is None:
+        raise SceneError(
+            f"{name} has no CRS but {what} has one: give the area in pixel coordinates, without."
+        )
+    if table.crs is None and crs is not None:
+        notes.append(f"{what} has no CRS: taken for the scene's.")
+    elif crs is not None:
+        # Only what is near the scene is projected: a polygon around the world need not be
+        # expressible in the scene's CRS.
+        H, W = shape
+        corners = [_apply(frame, *p) for p in product((0, W), (0, H))]
+        near = gpd.GeoSeries([MultiPoint(corners).envelope.segmentize(_side(corners) / 16)])
+        near = near.set_crs(crs.to_wkt()).to_crs(table.crs).envelope
+        margin = near.scale(1.5, 1.5).iloc[0]
+        if shapes.intersects(margin).any():
+            shapes = shapes.intersection(margin).to_crs(crs.to_wkt())
+        else:
+            raise SceneError(f"The area of interest {what} lies outside {name}.")
+    geometry: BaseGeometry = shapes.union_all()
     if geometry.is_empty or geometry.area == 0:
-        raise SceneError(f"{name} holds no polygon: give an area of interest with an area.")
+        raise SceneError(f"{what} holds no polygon: give an area of interest with an area.")
     return geometry
+
+
+def _side(corners: list[tuple[float, float]]) -> float:
+    """The longer side of the points' envelope."""
+    left, bottom, right, top = MultiPoint(corners).bounds
+    return max(right - left, top - bottom)
 
 
 def _touches(window: Window, transform: Affine, area: BaseGeometry) -> bool:

@@ -133,7 +133,7 @@ class WindowPredictor:
             low_res = self.plan.low_res_size
             data, valid = self.scene.read(window, low_res)
             # A decimated mask may miss a lone valid pixel: only the full one proves emptiness.
-            empty = not valid.any() and not self.scene.valid_mask(window).any()
+            empty = not valid.any() and not self.scene.any_valid(window)
             views.append(None if empty else self.plan.scaling.apply(data))
         return views
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geodeform.classes import NODATA_CLASS, RGB, ClassScheme
 from geodeform.result import ClassArea, RunFacts, format_area
 
-_NODATA_GREY = (230, 230, 230)
+NODATA_GREY = (230, 230, 230)
 _PANEL = 6.5  # inches of a panel's longer side
 _LEGEND = 2.2  # inches
 
@@ -27,6 +27,7 @@ def draw_quicklook(
     image: NDArray[np.uint8],
     labels: NDArray[np.uint8],
     density: NDArray[np.float32],
+    density_reach: tuple[int, int],
     points: NDArray[np.float32],
     shape: tuple[int, int],
     scheme: ClassScheme,
@@ -41,6 +42,7 @@ def draw_quicklook(
         image: (h, w, 3) view of the scene for display.
         labels: (h, w) class ids of the same view, 255 for no data.
         density: (hd, wd) sampled pixels per scene pixel, NaN for no data.
+        density_reach: (x, y) pixels of the region that its cells cover, from the same corner.
         points: (n, 2) sampled positions (x, y) in pixels of the full region.
         shape: (H, W) of the full region, the common frame of all panels.
         scheme: Names and colours of the classes.
@@ -50,6 +52,8 @@ def draw_quicklook(
     H, W = shape
     extent = (0, W, H, 0)
     aspect = min(max(H / W, 0.3), 2.5)
+    # a strip of a few rows is drawn taller than it is, or nothing of it would be seen
+    shape_of = "equal" if 0.2 <= H / W <= 5 else "auto"
     width = _PANEL / max(aspect, 1)
     figure = Figure(
         figsize=(3 * width + _LEGEND, width * aspect + 1.7), dpi=120, layout="constrained"
@@ -58,16 +62,21 @@ def draw_quicklook(
     axes = figure.subplots(1, 4, gridspec_kw={"width_ratios": [width, width, width, _LEGEND]})
     for axis in axes:
         axis.set_axis_off()
-    axes[0].imshow(image, extent=extent, interpolation="antialiased")
+    axes[0].imshow(image, extent=extent, aspect=shape_of, interpolation="antialiased")
     axes[0].set_title("Scene")
 
-    axes[1].imshow(image, extent=extent, alpha=0.4)
+    axes[1].imshow(image, extent=extent, aspect=shape_of, alpha=0.4)
     known = density[np.isfinite(density) & (density > 0)]
     low, high = np.percentile(known, (1, 99)) if known.size else (0.5, 1.0)
     # mere noise does not get the full range of colours
     low, high = float(min(low, high / 1.2)), float(max(high, low * 1.2))
     shown = axes[1].imshow(
-        density, extent=extent, cmap="viridis", alpha=0.65, norm=LogNorm(low, high)
+        density,
+        extent=(0, density_reach[0], density_reach[1], 0),
+        aspect=shape_of,
+        cmap="viridis",
+        alpha=0.65,
+        norm=LogNorm(low, high),
     )
     axes[1].scatter(points[:, 0], points[:, 1], s=0.5, c="white", linewidths=0, alpha=0.8)
     axes[1].set_xlim(0, W)
@@ -82,14 +91,14 @@ def draw_quicklook(
     bar.set_label("sampled pixels per scene pixel")
 
     colours = scheme.palette()
-    colours[NODATA_CLASS] = _NODATA_GREY
-    axes[2].imshow(colours[labels], extent=extent, interpolation="nearest")
+    colours[NODATA_CLASS] = NODATA_GREY
+    axes[2].imshow(colours[labels], extent=extent, aspect=shape_of, interpolation="nearest")
     axes[2].set_title("Land cover")
 
     handles = [
         Patch(color=to_hex(scheme.colours[a.id]), label=_legend_line(a)) for a in class_areas
     ]
-    handles.append(Patch(color=to_hex(_NODATA_GREY), label="No data"))
+    handles.append(Patch(color=to_hex(NODATA_GREY), label="No data"))
     axes[3].legend(handles=handles, loc="center left", frameon=False, fontsize=11)
     cost = (
         f"{facts.sampled_pixels:,} of {H * W:,} pixels sampled ({facts.sampled_share:.2%}) · "

@@ -26,7 +26,9 @@ def test_parse_reads_the_three_ways(text: str | float, kind: str, value: float) 
     assert (budget.kind, budget.value) == (kind, pytest.approx(value))
 
 
-@pytest.mark.parametrize("text", ["", "many", "-3%", "0%", "0", "101%", "12 px", "nan%", "1.5"])
+@pytest.mark.parametrize(
+    "text", ["", "many", "-3%", "0%", "0", "101%", "12 px", "nan%", "1.5", "1", 1, "4x4"]
+)
 def test_parse_refuses_nonsense(text: str) -> None:
     with pytest.raises(ConfigError):
         Budget.parse(text)

@@ -77,7 +77,12 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not valid YAML"), ("- 1", "must hold sections"), ("optim: {lrr: 1}", "optim.lr'")],
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "must hold sections"),
+        ("a: 2020-13-45", "not valid YAML"),
+        ("optim: {lrr: 1}", "optim.lr'"),
+    ],
 )
 def test_bad_files_are_named(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
@@ -85,6 +90,9 @@ def test_bad_files_are_named(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         TrainConfig.from_yaml(path)
     assert "bad.yaml" in str(caught.value)
+    path.write_bytes(b"\x89PNG\r\n\xff\xfe")
+    with pytest.raises(ConfigError, match=r"bad\.yaml is not a text file"):
+        TrainConfig.from_yaml(path)
     with pytest.raises(ConfigError, match=r"absent\.yaml"):
         TrainConfig.from_yaml(tmp_path / "absent.yaml")
 

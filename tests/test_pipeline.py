@@ -149,6 +149,7 @@ def test_the_georeference_is_kept_bit_for_bit(
         tags = b.tags()
     assert tags["model_architecture"] == model.spec.architecture
     assert tags["scaling"] == "divided by 255"
+    assert tags["model"] == "dubai"
     assert result.polygons is not None
     assert shapely.is_valid(result.polygons.geometry.values).all()
     if kind == "utm":
@@ -156,6 +157,63 @@ def test_the_georeference_is_kept_bit_for_bit(
     if kind == "no crs":
         assert any("no CRS" in note for note in result.plan.notes)
         assert result.class_areas[0].area_m2 is None
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_ground_control_points_place_everything(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    """Rasters keep the points; vectors, areas, bbox and AOI use the affine fitted to them."""
+    fitted = Affine(1.0, 0.1, 317000.0, 0.0, -1.0, 2771000.0)
+    source = scene_file(tmp_path / "s.tif", pixels[:, :601, :499], **GEOREFERENCES["gcps"])
+    whole = geodeform.segment_scene(source, model=model, polygons=True, samples=True)
+    assert whole.polygons is not None
+    assert whole.samples is not None
+    assert whole.polygons.crs == whole.samples.crs == "EPSG:32640"
+    assert whole.polygons.union_all().buffer(1).covers(whole.samples.union_all())
+    total = sum(a.area_m2 or 0 for a in whole.class_areas)
+    assert total == pytest.approx(601 * 499, rel=1e-6)
+    assert whole.polygons.area_m2.sum() == pytest.approx(total, rel=1e-6)
+
+    region = box(317100, 2770600, 317300, 2770800)
+    for part in ({"bbox": region.bounds}, {"aoi": region}):
+        out = tmp_path / f"{next(iter(part))}.tif"
+        result = geodeform.segment_scene(
+            source,
+            model=model,
+            output=out,
+            density=out.with_suffix(".d.tif"),
+            polygons=True,
+            **part,
+        )
+        assert result.polygons is not None
+        assert result.polygons.union_all().buffer(0.5).covers(region)
+        for path, factor in ((out, 1), (out.with_suffix(".d.tif"), result.plan.density_factor)):
+            with rasterio.open(path) as raster:
+                points, crs = raster.gcps
+            assert crs == "EPSG:32640"
+            left, top = result.plan.region.col_off, result.plan.region.row_off
+            for point in points:  # each still lies where the fitted affine puts its pixel
+                x, y = fitted @ (point.col * factor + left, point.row * factor + top)
+                assert (x, y) == pytest.approx((point.x, point.y), abs=1e-6)
+
+
+def test_no_seam_shows_on_a_real_map(model: DeformSegmenter) -> None:
+    """Class changes between neighbouring pixels are no more frequent where windows begin or end."""
+    result = geodeform.segment_scene(
+        geodeform.demo_scene(), model=model, bbox=(316699, 2768000, 319699, 2770996), budget="1%"
+    )
+    labels = np.asarray(result.labels)
+    windows = result.plan.windows
+    for axis, starts, length in (
+        (1, windows.col_starts, windows.window[1]),
+        (0, windows.row_starts, windows.window[0]),
+    ):
+        change = (np.diff(labels.astype(int), axis=axis) != 0).mean(1 - axis)
+        edges = [e for s in starts for e in (s, s + length) if 0 < e < labels.shape[axis]]
+        assert len(edges) >= 4
+        at_edges = change[np.array(edges) - 1].mean()
+        assert at_edges < change.mean() + 3 * change.std() / np.sqrt(len(edges))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 1), (3, 500), (37, 41)])
@@ -353,6 +411,95 @@ def test_bbox_and_area_of_interest(scene: Path, tmp_path: Path, model: DeformSeg
         geodeform.segment_scene(scene, model=model, bbox=(1, 1, 0, 0))
 
 
+def test_density_and_samples_leave_out_what_is_not_mapped(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    image = np.maximum(pixels[:, :1100, :1000], 1)
+    image[:, 300:700, 500:] = 0
+    source = scene_file(tmp_path / "s.tif", image, transform=UTM, crs="EPSG:32640", nodata=0)
+    area = shapely.Polygon(
+        [(UTM.c + 20, UTM.f - 20), (UTM.c + 980, UTM.f - 30), (UTM.c + 40, UTM.f - 1080)]
+    )
+    result = geodeform.segment_scene(source, model=model, aoi=area, samples=True)
+    labels = np.asarray(result.labels)
+    assert result.density is not None
+    assert result.samples is not None
+    factor = result.plan.density_factor
+    rows, cols = (-(-n // factor) for n in labels.shape)
+    padded = np.full((rows * factor, cols * factor), NODATA_CLASS)
+    padded[: labels.shape[0], : labels.shape[1]] = labels
+    known = (padded != NODATA_CLASS).reshape(rows, factor, cols, factor).any((1, 3))
+    np.testing.assert_array_equal(np.isfinite(result.density), known)
+    points = result.samples.geometry
+    assert area.buffer(1).covers(shapely.MultiPoint(list(points)))
+    inverse = ~result.labels.rio.transform()
+    col = np.floor(inverse.a * points.x + inverse.c).astype(int)
+    row = np.floor(inverse.e * points.y + inverse.f).astype(int)
+    assert (labels[row, col] != NODATA_CLASS).all()
+    assert 0.2 * result.facts.sampled_pixels < len(points) < 0.6 * result.facts.sampled_pixels
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_areas_of_interest_that_do_not_fit_are_refused(
+    scene: Path, pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    left, top = UTM.c, UTM.f
+    around = box(left - 900, top - 3000, left + 3000, top + 900).difference(
+        box(left - 800, top - 2900, left + 2900, top + 800)
+    )
+    with pytest.raises(SceneError, match="lies outside"):
+        geodeform.segment_scene(scene, model=model, aoi=around)
+    plain = scene_file(tmp_path / "plain.tif", pixels[:, :200, :200])
+    lonlat = gpd.GeoDataFrame(geometry=[box(55, 25, 56, 26)], crs="EPSG:4326")
+    with pytest.raises(SceneError, match=r"plain\.tif has no CRS"):
+        geodeform.segment_scene(plain, model=model, aoi=lonlat)
+    bow_tie = shapely.Polygon(
+        [(left, top), (left + 400, top - 400), (left + 400, top), (left, top - 400)]
+    )
+    result = geodeform.segment_scene(scene, model=model, aoi=bow_tie, polygons=True)
+    assert result.polygons is not None
+    assert result.polygons.area_m2.sum() == pytest.approx(80_000, rel=0.02)
+    world = gpd.GeoDataFrame(geometry=[box(-180, -90, 180, 90)], crs="EPSG:4326")
+    everywhere = geodeform.segment_scene(scene, model=model, aoi=world)
+    assert everywhere.labels.shape == (1300, 1500)
+
+
+def test_inputs_are_never_overwritten(scene: Path, tmp_path: Path, model: DeformSegmenter) -> None:
+    path = tmp_path / "aoi.gpkg"
+    area = box(UTM.c + 10, UTM.f - 300, UTM.c + 300, UTM.f - 10)
+    gpd.GeoDataFrame(geometry=[area], crs="EPSG:32640").to_file(path)
+    with pytest.raises(OutputError, match="input"):
+        geodeform.segment_scene(scene, model=model, aoi=path, polygons=path, overwrite=True)
+    assert len(gpd.read_file(path)) == 1
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_geojson_of_a_scene_without_crs_is_refused(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    plain = scene_file(tmp_path / "plain.tif", pixels[:, :200, :200])
+    with pytest.raises(OutputError, match="no CRS"):
+        geodeform.segment_scene(plain, model=model, polygons=tmp_path / "p.geojson")
+
+
+def test_the_shared_scenes_are_all_mapped(
+    shared_data: Path, tmp_path: Path, model: DeformSegmenter
+) -> None:
+    paths = [*shared_data.glob("scenes/*.tif"), *shared_data.glob("houston_uav/images/*.tif")]
+    assert len(paths) == 5
+    for path in paths:
+        result = geodeform.segment_scene(
+            path, model=model, output=tmp_path / path.name, polygons=True, budget="10kP"
+        )
+        with rasterio.open(path) as before, rasterio.open(tmp_path / path.name) as after:
+            assert after.crs == before.crs
+            assert after.transform == before.transform
+            assert after.shape == before.shape
+        assert result.polygons is not None
+        assert shapely.is_valid(result.polygons.geometry.values).all()
+        assert sum(a.pixels for a in result.class_areas) > 0
+
+
 def test_polygons_are_valid_gap_free_and_measured(scene: Path, model: DeformSegmenter) -> None:
     result = geodeform.segment_scene(scene, model=model, polygons=True, min_area=100, simplify=3)
     frame = result.polygons
@@ -433,6 +580,7 @@ def test_estimates_write_nothing_and_count_right(
     ("settings", "message"),
     [
         ({"overlap": 0.9}, "overlap"),
+        ({"min_area": -1.0}, "min_area"),
         ({"budget": "lots"}, "budget"),
         ({"sampler": "random"}, "sampler"),
         ({"gsd": -1.0}, "ground sampling distance"),

@@ -35,7 +35,6 @@ def command(output: Path, device: str, overwrite: bool) -> None:
     reporter.banner("dubai (packaged)", describe_device(target))
     with reporter.progress("demo") as progress:
         result = run_demo(output, device=target, overwrite=overwrite, progress=progress)
-    reporter.notes(result.plan.notes)
     print_result(result)
     click.echo(
         "\nThe class raster opens in QGIS with its colours; the picture is "

@@ -5,6 +5,8 @@ Nothing imported here imports torch: ``geodeform --help`` must answer at once.
 
 from __future__ import annotations
 
+import signal
+import threading
 from importlib.metadata import version
 
 import click
@@ -13,10 +15,22 @@ from geodeform.cli import demo, segment, train
 from geodeform.errors import GeodeformError
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 class _Group(click.Group):
-    """A group that prints a :class:`GeodeformError` as one sentence, with exit code 1."""
+    """A group that prints a :class:`GeodeformError` as one sentence, with exit code 1.
+
+    Being asked to end (a closed terminal, a batch system's time limit) is handled as Ctrl-C is:
+    what is half-written is removed.
+    """
 
     def invoke(self, ctx: click.Context) -> object:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), _interrupt)
         try:
             return super().invoke(ctx)
         except GeodeformError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,8 +53,34 @@ class NumbersType(click.ParamType):  # type: ignore[type-arg]
         return numbers
 
 
-def _path(**settings: Any) -> click.Path:
-    return click.Path(path_type=Path, **settings)
+class DeviceType(click.ParamType):  # type: ignore[type-arg]
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether it is there is the library's to say."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form, with click's usage error (exit code 2) where it is another."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(value)):
+            self.fail(f"'{value}' is none of auto, cpu, cuda, cuda:N", param, ctx)
+        return str(value)
+
+
+class OutputType(click.Path):
+    """A path to write with one of a few suffixes."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the suffix, with click's usage error (exit code 2) where it is another."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if path.suffix.lower() not in self.suffixes:
+            self.fail(f"'{path}' must end in {', '.join(self.suffixes)}", param, ctx)
+        return path
+
+
+VECTOR_OUTPUT = OutputType(".gpkg", ".parquet", ".fgb", ".geojson")
 
 
 def model_option(command: Command) -> Command:
@@ -71,6 +98,7 @@ def device_option(command: Command) -> Command:
     """``--device``."""
     return click.option(
         "--device",
+        type=DeviceType(),
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda[:N]",

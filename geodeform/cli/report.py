@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -11,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from geodeform.errors import GeodeformError
 from geodeform.result import format_area
 
 if TYPE_CHECKING:
@@ -18,11 +21,43 @@ if TYPE_CHECKING:
     from geodeform.result import SegmentationResult
 
 
+@contextmanager
+def shown_log(*, quiet: bool, verbose: bool, usual: int, prefix: str = "") -> Iterator[None]:
+    """Show geodeform's log on standard error while a command runs.
+
+    Args:
+        quiet: Only errors.
+        verbose: Everything.
+        usual: The level otherwise, such as ``logging.WARNING``.
+        prefix: Put before each line.
+    """
+    logger, handler = logging.getLogger("geodeform"), _Echo()
+    handler.prefix = prefix
+    before = logger.level
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else usual)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _Echo(logging.Handler):
+    """Writes to whatever standard error is now, as click does."""
+
+    prefix = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"{self.prefix}{record.getMessage()}", err=True)
+
+
 class Reporter:
     """Banner, notes and a progress bar on standard error; the bar vanishes when piped."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, verbose: bool = False) -> None:
         self.quiet = quiet
+        self.verbose = verbose
         self.console = Console(stderr=True)
 
     def banner(self, model: str, device: str) -> None:
@@ -32,10 +67,17 @@ class Reporter:
                 f"geodeform {version('geodeform')} · model {model} · device {device}", err=True
             )
 
-    def notes(self, notes: tuple[str, ...]) -> None:
-        """Print what the user should know about the run."""
-        for note in notes if not self.quiet else ():
-            click.echo(f"Note: {note}", err=True)
+    def failure(self, scene: str, error: Exception) -> str:
+        """Say in one line what befell a scene (with -v also where), and return it."""
+        if isinstance(error, GeodeformError):
+            message = str(error)
+        else:
+            told = " ".join(str(error).split()) or "no message"
+            message = f"{scene}: {type(error).__name__}: {told} (run with -v to see where)."
+        click.echo(f"Error: {message}", err=True)
+        if self.verbose:
+            click.echo("".join(traceback.format_exception(error)), err=True)
+        return message
 
     @contextmanager
     def progress(self, name: str) -> Iterator[Callable[[int, int], None]]:

@@ -12,16 +12,18 @@ import click
 
 from geodeform.budget import Budget
 from geodeform.cli.options import (
+    VECTOR_OUTPUT,
     BudgetType,
     NumbersType,
+    OutputType,
     device_option,
     json_option,
     model_option,
     overwrite_option,
     verbosity_options,
 )
-from geodeform.cli.report import Reporter, print_plan, print_result
-from geodeform.errors import GeodeformError, OutputError
+from geodeform.cli.report import Reporter, print_plan, print_result, shown_log
+from geodeform.errors import OutputError
 
 
 class StretchType(click.ParamType):  # type: ignore[type-arg]
@@ -67,13 +69,13 @@ class StretchType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--density", is_flag=True, help="Also write OUTPUT_density.tif (samples a pixel).")
 @click.option(
     "--samples",
-    type=click.Path(path_type=Path),
+    type=VECTOR_OUTPUT,
     metavar="FILE",
     help="Also write the sampled points (.gpkg, .parquet, .fgb, .geojson).",
 )
 @click.option(
     "--polygons",
-    type=click.Path(path_type=Path),
+    type=VECTOR_OUTPUT,
     metavar="FILE",
     help="Also write polygons (.gpkg, .parquet, .fgb, .geojson).",
 )
@@ -93,7 +95,7 @@ class StretchType(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--quicklook",
-    type=click.Path(path_type=Path),
+    type=OutputType(".png"),
     metavar="FILE",
     help="Also draw scene, density, map and legend into a PNG.",
 )
@@ -172,10 +174,7 @@ def command(
     With several scenes, -o is a folder, and {stem} in the other file names stands for each
     scene's name. Each scene is finished or reported; the exit code is 1 if any failed.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
-    )
-    reporter = Reporter(quiet=quiet)
+    reporter = Reporter(quiet=quiet, verbose=verbose)
     jobs = plan_outputs(scenes, output, confidence, density, samples, polygons, quicklook)
     # torch is imported here, when work begins
     from geodeform.device import describe_device, resolve_device
@@ -198,8 +197,11 @@ def command(
                     print_plan(planned)
                 continue
             if output is not None and files["output"].parent == output:
-                output.mkdir(exist_ok=True)  # -o FOLDER; never a folder's parents
-            with reporter.progress(Path(scene).name) as progress:
+                _make_folder(output)
+            with (
+                shown_log(quiet=quiet, verbose=verbose, usual=logging.WARNING, prefix="Note: "),
+                reporter.progress(Path(scene).name) as progress,
+            ):
                 result = segment_scene(
                     scene,
                     model=network,
@@ -213,13 +215,11 @@ def command(
                     **settings,
                 )
             reports.append(result.summary())
-            reporter.notes(result.plan.notes)
             if not as_json and not quiet:
                 print_result(result)
-        except GeodeformError as error:
+        except Exception as error:  # noqa: BLE001 — whatever befalls a scene, the others are finished
             failed = True
-            reports.append({"scene": str(scene), "error": str(error)})
-            click.echo(f"Error: {error}", err=True)
+            reports.append({"scene": str(scene), "error": reporter.failure(scene, error)})
     if as_json:
         click.echo(json.dumps({"results": reports}, indent=2))
     if failed:
@@ -238,7 +238,7 @@ def plan_outputs(
     """Name every output of every scene, before any work.
 
     Raises:
-        OutputError: If two scenes would write the same file.
+        click.UsageError: If two scenes would write the same file, or a suffix is wrong.
     """
     several = len(scenes) > 1
     jobs: list[tuple[str, dict[str, Any]]] = []
@@ -252,11 +252,13 @@ def plan_outputs(
         elif output.is_dir() or not output.suffix:
             labels = output / f"{stem}_landcover.tif"
         elif several:
-            raise OutputError(
+            raise click.UsageError(
                 f"With several scenes -o must be a folder or hold {{stem}}, not the file {output}."
             )
         else:
             labels = output
+        if labels.suffix.lower() not in (".tif", ".tiff"):
+            raise click.BadParameter(f"'{labels}' must end in .tif", param_hint="'-o'")
         files: dict[str, Any] = {
             "output": labels,
             "confidence": labels.with_name(f"{labels.stem}_confidence.tif") if confidence else None,
@@ -266,9 +268,16 @@ def plan_outputs(
             files[kind] = path and Path(str(path).replace("{stem}", stem))
         for path in files.values():
             if path is not None and taken.setdefault(path.absolute(), scene) != scene:
-                raise OutputError(
-                    f"{scene} and {taken[path.absolute()]} would both write {path}: "
-                    "put {stem} into the name."
+                raise click.UsageError(
+                    f"{scene} and {taken[path.absolute()]} would both write {path}: put {{stem}} "
+                    "into the name, or map scenes of the same name in runs of their own."
                 )
         jobs.append((scene, files))
     return jobs
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {folder} ({error.strerror}).") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from geodeform.cli.options import (
     overwrite_option,
     verbosity_options,
 )
+from geodeform.cli.report import shown_log
 from geodeform.errors import GeodeformError
 
 _SAMPLERS = {"learned": "joint", "joint": "joint", "single": "single", "uniform": "uniform"}
@@ -100,12 +99,14 @@ def command(
     if ctx.get_parameter_source("device") is click.core.ParameterSource.DEFAULT:
         del options["device"]  # only what was given overrides a recipe
     overrides = {_KEYS[name]: value for name, value in options.items() if value is not None}
-    with _logged(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO):
+    with shown_log(quiet=quiet, verbose=verbose, usual=logging.INFO):
         from geodeform.config import TrainConfig
 
         if resume is None:
             base = TrainConfig() if config_path is None else TrainConfig.from_yaml(config_path)
             config = base.merged(_plain(overrides))
+            if config.data.root is None:
+                raise click.UsageError("Give the dataset's folder with --root.")
         try:
             from geodeform.training.train import load_run, train
         except ModuleNotFoundError as error:
@@ -148,17 +149,3 @@ def _plain(overrides: dict[str, Any]) -> dict[str, Any]:
     if "model.sampler" in values:
         values["model.sampler"] = _SAMPLERS[values["model.sampler"]]
     return values
-
-
-@contextmanager
-def _logged(level: int) -> Iterator[None]:
-    """Show geodeform's log lines on standard error while the command runs."""
-    logger, handler = logging.getLogger("geodeform"), logging.StreamHandler()
-    before = logger.level
-    logger.setLevel(level)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)

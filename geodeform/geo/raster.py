@@ -408,11 +408,15 @@ def _checksum(data: NDArray[Any]) -> int:
 
 
 def _georeference(transform: Affine | None, crs: CRS | None, gcps: Gcps | None) -> dict[str, Any]:
-    """Return rasterio's keywords for a georeference; the identity transform means none."""
+    """Return rasterio's keywords for a georeference.
+
+    A scene with ground control points has no CRS of its own; the shift or scale that a part of it
+    or a coarser grid gives its identity transform must not hide them.
+    """
+    if crs is None and gcps is not None and len(gcps[0]) > 0:
+        return {"gcps": list(gcps[0]), "crs": gcps[1]}
     if transform is not None and transform != Affine.identity():
         return {"transform": transform, "crs": crs}
-    if gcps is not None and len(gcps[0]) > 0:
-        return {"gcps": list(gcps[0]), "crs": gcps[1]}
     return {"crs": crs}
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,7 @@ from geodeform.geo.resample import (
     resample,
     source_range,
 )
-from geodeform.geo.sources import ArraySource, RasterSource, Source
+from geodeform.geo.sources import ArraySource, PaletteSource, RasterSource, Source
 
 if TYPE_CHECKING:
     import xarray
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 
 _STRIP_BYTES = 64 << 20  # raw bytes of a decimated read that are in memory at once
 _SAMPLE_SIDE = 1024  # percentiles look at about this many pixels squared
+_FEW = 4096  # valid pixels below which percentiles are looked for more densely
+_PIECE_BYTES = 16 << 20  # raw bytes in memory at once when data are only looked for
+
+
+class NoValidPixelError(SceneError):
+    """A scene, or the part of it that matters, has no data at all."""
+
+
+_Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 class BandChoice(NamedTuple):
@@ -54,6 +64,9 @@ class Scene:
     value; but a nodata value that may well be a measurement, which is 0 or the largest value of an
     unsigned type, hides a pixel only where all chosen bands have it, so that a black pixel of one
     band is not a hole. An alpha band that is chosen as data hides nothing.
+
+    A file of one band with a colour table is read as red, green and blue where these are wanted;
+    its nodata value is then an index, and an index whose colour is transparent has no data.
 
     Attributes:
         name: Path, or the DataArray's name; for messages.
@@ -128,13 +141,19 @@ class Scene:
 
         Raises:
             SceneError: If the source is missing, is no raster, holds only subdatasets, has complex
-                values, or lacks the bands.
+                values, or lacks the bands; if it is neither a path nor a DataArray; if a band of
+                indices into a colour table would be read as a colour.
         """
-        opened: Source = (
-            RasterSource(source) if isinstance(source, str | Path) else ArraySource(source)
-        )
+        opened = _open_source(source)
         try:
+            if isinstance(opened, RasterSource) and want is not None:
+                palette = _palette_band(opened, bands, want)
+                if palette is not None:
+                    opened, nodata = PaletteSource(opened, palette, nodata), None
             choice = _choose_bands(opened, bands, want)
+            if isinstance(opened, PaletteSource):
+                how = choice.note.replace("colour interpretation", "the colour table")
+                choice = choice._replace(note=how)
             for kind in (opened.dtypes[n - 1] for n in choice.bands):
                 if "complex" in kind or np.dtype(kind).kind not in "iuf":
                     raise SceneError(
@@ -265,66 +284,163 @@ class Scene:
         _, valid = self._read_level(Window(left, top, width, height), 0)
         return np.ones((height, width), bool) if valid is None else valid
 
+    def any_valid(self, window: Window) -> bool:
+        """Return whether any pixel of a window has data, at full resolution.
+
+        Reads pieces of bounded size, the middle of the window first, up to the first valid pixel;
+        where nothing can be invalid, none.
+
+        Raises:
+            SceneError: If the file cannot be read there.
+            ValueError: If the window is not of whole pixels inside the scene.
+        """
+        top, left, height, width = self._check(window)
+        if not self.has_nodata:
+            return True
+        side = 64
+        inner = Window(
+            left + max(width - side, 0) // 2,
+            top + max(height - side, 0) // 2,
+            min(side, width),
+            min(side, height),
+        )
+        for piece in itertools.chain([inner], self._pieces((top, left, height, width), 0)):
+            _, valid = self._read_level(piece, 0)
+            if valid is None or valid.any():
+                return True
+        return False
+
     def percentiles(
-        self, low: float, high: float
+        self, low: float, high: float, region: Window | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Estimate two percentiles of each band from about a million valid pixels.
 
         Looks at a decimated view; where even the coarsest usable level is too large to be read
-        whole, at 256 small patches spread evenly.
+        whole, at 256 small patches spread evenly. Where these hold hardly any valid pixel, at 4096
+        patches, and at last at every pixel.
 
         Args:
             low: Lower percentile, 0…100.
             high: Upper percentile, above ``low``.
+            region: The part of the scene that counts; all of it if None.
 
         Returns:
             (n_bands,) values at ``low`` and (n_bands,) at ``high``, raw units.
 
         Raises:
             ConfigError: If the percentiles are out of range or order.
-            SceneError: If the scene has no valid pixel, or cannot be read.
+            SceneError: If the region has no valid pixel (``NoValidPixelError``), or cannot be read.
+            ValueError: If the region is not of whole pixels inside the scene.
         """
         if not 0 <= low < high <= 100:
             raise ConfigError(
                 f"Percentiles must be 0 ≤ low < high ≤ 100, got {low:g} and {high:g}."
             )
-        sample = self._sample()
+        box = self._region(region)
+        sample = self._sample(box)
+        if self.has_nodata and sample.shape[1] < _FEW:
+            sample = self._search(box)
         if sample.shape[1] == 0:
-            raise SceneError(
-                f"{self.name} has no valid pixel to take percentiles from; check its nodata value."
+            part = "" if region is None else " in the part to be mapped"
+            raise NoValidPixelError(
+                f"{self.name} has no valid pixel{part} to take percentiles from; check its nodata "
+                "value."
             )
         lower, upper = np.percentile(sample, [low, high], axis=1)
         return lower.astype(np.float32), upper.astype(np.float32)
 
-    def zero_share(self) -> float:
+    def zero_share(self, region: Window | None = None) -> float:
         """Estimate the share of pixels that are valid although every chosen band is 0 there.
 
         A large share suggests that the file lacks a nodata value of 0.
 
+        Args:
+            region: The part of the scene that counts; all of it if None.
+
         Raises:
             SceneError: If the scene cannot be read.
+            ValueError: If the region is not of whole pixels inside the scene.
         """
-        sample = self._sample()
+        sample = self._sample(self._region(region))
         return float((sample == 0).all(axis=0).mean()) if sample.shape[1] else 0.0
 
-    def _sample(self) -> NDArray[np.float32]:
-        """Return (n_bands, n) valid values, spread over the scene."""
-        shapes = self._level_shapes()
-        level = max((k for k, s in enumerate(shapes) if max(s) >= _SAMPLE_SIDE), default=0)
-        height, width = shapes[level]
-        if height * width <= 16 * _SAMPLE_SIDE**2:
-            side = (min(height, _SAMPLE_SIDE), min(width, _SAMPLE_SIDE))
-            data, valid = self.read(Window(0, 0, self.shape[1], self.shape[0]), side, "nearest")
-            return data[:, valid]
-        patch, count = 64, 16
-        found = []
-        for row in _spread(height, patch, count):
-            for col in _spread(width, patch, count):
-                window = Window(col, row, min(patch, width - col), min(patch, height - row))
-                raw, known = self._read_level(window, level)
-                flat = raw.reshape(len(raw), -1).astype(np.float32)
-                found.append(flat if known is None else flat[:, known.ravel()])
+    def _region(self, region: Window | None) -> _Box:
+        return (0, 0, *self.shape) if region is None else self._check(region)
+
+    def _sample_level(self, box: _Box) -> tuple[int, _Box]:
+        """Return the coarsest level fine enough for a sample of a box, and the box there."""
+        boxes = [self._level_box(box, level) for level in range(len(self._level_shapes()))]
+        level = max((k for k, b in enumerate(boxes) if max(b[2:]) >= _SAMPLE_SIDE), default=0)
+        return level, boxes[level]
+
+    def _level_box(self, box: _Box, level: int) -> _Box:
+        """Return the smallest box of a level's whole pixels around a box of full resolution."""
+        height, width = self._level_shapes()[level]
+        rows_per, cols_per = height / self.shape[0], width / self.shape[1]
+        top, bottom = _clip(
+            (math.floor(box[0] * rows_per), math.ceil((box[0] + box[2]) * rows_per)), height
+        )
+        left, right = _clip(
+            (math.floor(box[1] * cols_per), math.ceil((box[1] + box[3]) * cols_per)), width
+        )
+        return top, left, bottom - top, right - left
+
+    def _sample(self, box: _Box) -> NDArray[np.float32]:
+        """Return (n_bands, n) valid values, spread over a box."""
+        level, there = self._sample_level(box)
+        if there[2] * there[3] > 16 * _SAMPLE_SIDE**2:
+            return self._gather(_patches(there, 64, 16), level)
+        top, left, height, width = box
+        side = (min(there[2], _SAMPLE_SIDE), min(there[3], _SAMPLE_SIDE))
+        data, valid = self.read(Window(left, top, width, height), side, "nearest")
+        return data[:, valid]
+
+    def _search(self, box: _Box) -> NDArray[np.float32]:
+        """Return (n_bands, n) valid values of a box with few of them; at last from every pixel."""
+        level, there = self._sample_level(box)
+        tries = [(0, self._pieces(box, 0))]
+        if level:
+            tries.insert(0, (level, self._pieces(there, level)))
+        if there[2] * there[3] > 16 * _SAMPLE_SIDE**2:
+            tries.insert(0, (level, _patches(there, 64, 64)))
+        for number, windows in tries:
+            found = self._gather(windows, number)
+            if found.shape[1] >= _FEW:
+                break
+        return found
+
+    def _gather(self, windows: Iterator[Window], level: int) -> NDArray[np.float32]:
+        """Return (n_bands, n) valid values of the windows, thinned evenly to one or two million."""
+        found = [np.empty((self.n_bands, 0), np.float32)]
+        seen, kept, step = 0, 0, 1
+        for window in windows:
+            raw, known = self._read_level(window, level)
+            flat = raw.reshape(len(raw), -1)
+            if known is not None:
+                flat = flat[:, known.ravel()]
+            # of all valid pixels in reading order, those whose number is a multiple of the step
+            found.append(flat[:, -seen % step :: step].astype(np.float32))
+            seen += flat.shape[1]
+            kept += found[-1].shape[1]
+            while kept > 2 * _SAMPLE_SIDE**2:
+                found = [np.concatenate(found, axis=1)[:, ::2]]
+                kept, step = found[0].shape[1], 2 * step
         return np.concatenate(found, axis=1)
+
+    def _pieces(self, box: _Box, level: int) -> Iterator[Window]:
+        """Cut a box of a level into windows of at most _PIECE_BYTES, along rows of blocks."""
+        top, left, height, width = box
+        pixels = max(_PIECE_BYTES // (self.n_bands * max(self.dtype.itemsize, 4)), 1)
+        block = self._source.block_rows(level)
+        cols = min(left + width, pixels)
+        rows = pixels // cols
+        if rows >= block:
+            rows -= rows % block
+        elif block * block <= pixels:  # tiles are about square
+            rows, cols = block, pixels // block // block * block
+        for first, last in _cuts(top, top + height, rows):
+            for start, stop in _cuts(left, left + width, cols):
+                yield Window(start, first, stop - start, last - first)
 
     def _check(self, window: Window) -> tuple[int, int, int, int]:
         """Return (top, left, height, width) of a window of whole pixels inside the scene."""
@@ -473,16 +589,20 @@ class Scaling:
         return cls((0.0,), (1.0 / maximum,), f"divided by {maximum:g}")
 
     @classmethod
-    def stretch(cls, scene: Scene, low: float = 2.0, high: float = 98.0) -> Scaling:
-        """Stretch each band between two percentiles of its valid pixels.
+    def stretch(
+        cls, scene: Scene, low: float = 2.0, high: float = 98.0, region: Window | None = None
+    ) -> Scaling:
+        """Stretch each band between two percentiles of its valid pixels, of a region's if given.
 
         A constant band has no range to stretch: all of its values become 0.
 
         Raises:
             ConfigError: If the percentiles are out of range or order.
-            SceneError: If the scene has no valid pixel, or cannot be read.
+            SceneError: If there is no valid pixel (``NoValidPixelError``), or the scene cannot be
+                read.
+            ValueError: If the region is not of whole pixels inside the scene.
         """
-        lower, upper = scene.percentiles(low, high)
+        lower, upper = scene.percentiles(low, high, region)
         span = upper.astype(np.float64) - lower
         scale = tuple(float(1 / s) if s > 0 else 0.0 for s in span)
         ranges = ", ".join(f"{a:g}…{b:g}" for a, b in zip(lower, upper, strict=True))
@@ -494,28 +614,44 @@ class Scaling:
 
     @classmethod
     def for_scene(
-        cls, scene: Scene, model_max: float, stretch: str | tuple[float, float] = "auto"
+        cls,
+        scene: Scene,
+        model_max: float,
+        stretch: str | tuple[float, float] = "auto",
+        region: Window | None = None,
     ) -> Scaling:
         """Choose the scaling of a scene for a model.
+
+        A scene without a valid pixel has nothing to scale: it gets the model's range, and the
+        description says so.
 
         Args:
             scene: The scene.
             model_max: The raw value that is 1 for the model, such as 255.
             stretch: ``auto``: as stored for 8-bit scenes and models, else percentiles 2 and 98;
                 ``none``: as stored, whatever the type; (low, high): these percentiles.
+            region: The part of the scene that percentiles look at; all of it if None.
 
         Raises:
             ConfigError: If ``stretch`` is none of these.
-            SceneError: If a stretch finds no valid pixel.
+            SceneError: If the scene cannot be read.
+            ValueError: If the region is not of whole pixels inside the scene.
         """
         if stretch == "none":
             return cls.stored(model_max)
         if stretch == "auto":
             eight_bit = scene.dtype == np.uint8 and model_max <= 255
-            return cls.stored(model_max) if eight_bit else cls.stretch(scene)
+            if eight_bit:
+                return cls.stored(model_max)
+            stretch = (2.0, 98.0)
         if isinstance(stretch, str) or len(stretch) != 2:
             raise ConfigError(f"stretch must be 'auto', 'none' or (low, high), got {stretch!r}.")
-        return cls.stretch(scene, *stretch)
+        try:
+            return cls.stretch(scene, *stretch, region)
+        except NoValidPixelError:
+            scaling = cls.stored(model_max)
+            note = f"{scaling.description}, for want of a valid pixel to take percentiles from"
+            return replace(scaling, description=note)
 
     def apply(self, data: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n_bands, h, w) values of 0…1 for (n_bands, h, w) raw values."""
@@ -528,6 +664,55 @@ class Scaling:
     def describe(self) -> str:
         """Return what was done, for output tags and messages."""
         return self.description
+
+
+# ---- opening --------------------------------------------------------------------------------
+
+
+def _open_source(source: object) -> Source:
+    """Open a path or wrap a DataArray; anything else is an error that says what to give."""
+    if isinstance(source, str | Path):
+        return RasterSource(source)
+    import xarray
+
+    if isinstance(source, xarray.DataArray):
+        return ArraySource(source)
+    if isinstance(source, xarray.Dataset):
+        raise SceneError(
+            "A scene is a path or an xarray.DataArray, not an xarray.Dataset: choose one of its "
+            "variables, as in dataset['red'], or stack them with dataset.to_dataarray('band')."
+        )
+    kind = f"{type(source).__module__}.{type(source).__qualname__}".removeprefix("builtins.")
+    raise SceneError(
+        f"A scene is a path or an xarray.DataArray, not {kind}: give the file's path, or wrap "
+        "pixels as xarray.DataArray(pixels, dims=('band', 'y', 'x'))."
+    )
+
+
+def _palette_band(
+    source: RasterSource, bands: Sequence[int] | None, want: Sequence[str]
+) -> int | None:
+    """Return the one band whose colour table gives the wanted colours; None for other files.
+
+    Raises:
+        SceneError: If indices into a colour table would be taken for colours.
+    """
+    palettes = [n for n, b in enumerate(source.bands, start=1) if b.colour == "palette"]
+    data_bands = [n for n, b in enumerate(source.bands, start=1) if b.colour != "alpha"]
+    if bands is None:
+        wanted = {name.lower() for name in want}
+        if palettes and len(data_bands) == 1 and wanted <= {"red", "green", "blue"}:
+            return palettes[0]
+        bands = _choose_bands(source, None, want).bands if palettes else ()
+    mistaken = sorted(set(palettes) & set(bands))
+    if mistaken:
+        alone = len(data_bands) == 1
+        advice = "leave --bands out to read its colours, or " * alone
+        raise SceneError(
+            f"Band {mistaken[0]} of {source.name} holds indices into a colour table, not "
+            f"{', '.join(want)}: {advice}expand it with gdal_translate -expand rgb."
+        )
+    return None
 
 
 # ---- choosing bands -------------------------------------------------------------------------
@@ -637,6 +822,21 @@ def _clip(bounds: tuple[int, int], size: int) -> tuple[int, int]:
     """Clip [lo, hi) to 0…size, keeping at least one pixel."""
     lo = min(max(bounds[0], 0), size - 1)
     return lo, min(max(bounds[1], lo + 1), size)
+
+
+def _cuts(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Cut [start, stop) at the multiples of a step."""
+    for lo in range(start - start % step, stop, step):
+        yield max(lo, start), min(lo + step, stop)
+
+
+def _patches(box: _Box, patch: int, count: int) -> Iterator[Window]:
+    """Spread ``count`` x ``count`` square patches evenly over a box."""
+    top, left, height, width = box
+    for row in _spread(height, patch, count):
+        for col in _spread(width, patch, count):
+            size = (min(patch, width - col), min(patch, height - row))
+            yield Window(left + col, top + row, *size)
 
 
 def _spread(size: int, patch: int, count: int) -> list[int]:

@@ -114,6 +114,19 @@ class RasterSource:
         )
         self._flags = main.mask_flag_enums
 
+    def colour_table(self, band: int) -> NDArray[np.uint8] | None:
+        """Return a palette band's (n, 4) red, green, blue and alpha by index, or None."""
+        if self.bands[band - 1].colour != "palette" or "int" not in self.dtypes[band - 1]:
+            return None
+        try:
+            table: dict[int, tuple[int, int, int, int]] = self._level(0).colormap(band)
+        except ValueError:  # called a palette, but without a table
+            return None
+        colours = np.zeros((max(table) + 1, 4), np.uint8)
+        for index, colour in table.items():
+            colours[index] = colour
+        return colours
+
     def _open(self, **options: Any) -> Any:
         with warnings.catch_warnings():
             # a scene without georeference is welcome; whoever needs one looks at .crs
@@ -174,6 +187,84 @@ class RasterSource:
         """Close every level of the file."""
         for dataset in self._datasets.values():
             dataset.close()
+
+
+class PaletteSource:
+    """The colours of a file whose one band holds indices into a colour table: red, green, blue.
+
+    Reads expand indices at full resolution, so that colours are averaged and indices never are; the
+    file's overviews may have averaged them and are not used.
+
+    Args:
+        inner: The file.
+        band: The palette band, 1-based.
+        nodata: Index without data, in place of the file's nodata value; None to keep that.
+    """
+
+    overviews: tuple[int, ...] = ()
+
+    def __init__(self, inner: RasterSource, band: int, nodata: float | None) -> None:
+        table = inner.colour_table(band)
+        if table is None:
+            raise SceneError(
+                f"{inner.name} has a palette band {band} without a colour table; convert it to red,"
+                " green and blue."
+            )
+        self._inner = inner
+        self._band = band
+        self._table = table
+        self._nodata = inner.bands[band - 1].nodata if nodata is None else nodata
+        self.name = inner.name
+        self.shape = inner.shape
+        self.transform = inner.transform
+        self.crs = inner.crs
+        self.gcps = inner.gcps
+        self.dtypes: tuple[str, ...] = ("uint8",) * 3
+        self.bands = tuple(Band("", colour, None) for colour in ("red", "green", "blue"))
+
+    def level_shape(self, level: int) -> tuple[int, int]:
+        """Return (H, W) of the only level."""
+        return self.shape
+
+    def block_rows(self, level: int) -> int:
+        """Return the rows of the file's blocks."""
+        return self._inner.block_rows(0)
+
+    def _indices(self, window: Window) -> NDArray[Any]:
+        indices: NDArray[Any] = self._inner.read([self._band], window, 0)[0]
+        return indices
+
+    def _colours(self, indices: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return (h, w, 4); indices beyond the table are black and transparent."""
+        known = (indices >= 0) & (indices < len(self._table))
+        colours = self._table[np.where(known, indices, 0)]
+        colours[~known] = 0
+        return colours
+
+    def read(self, bands: Sequence[int], window: Window, level: int) -> NDArray[np.generic]:
+        """Read (n, h, w) colours."""
+        colours = self._colours(self._indices(window))
+        return np.moveaxis(colours[..., [n - 1 for n in bands]], -1, 0)
+
+    def has_mask(self, bands: Sequence[int]) -> bool:
+        """Whether an index, a mask or an alpha band can hide pixels."""
+        kind = np.iinfo(self._inner.dtypes[self._band - 1])
+        partial = len(self._table) <= kind.max or bool((self._table[:, 3] == 0).any())
+        return partial or self._nodata is not None or self._inner.has_mask([self._band])
+
+    def read_mask(self, bands: Sequence[int], window: Window, level: int) -> NDArray[np.bool_]:
+        """Read (h, w) which indices have a visible colour and are not nodata."""
+        indices = self._indices(window)
+        valid: NDArray[np.bool_] = self._colours(indices)[..., 3] > 0
+        if self._nodata is not None:
+            valid &= indices != self._nodata
+        if self._inner.has_mask([self._band]):
+            valid &= self._inner.read_mask([self._band], window, 0)
+        return valid
+
+    def close(self) -> None:
+        """Close the file."""
+        self._inner.close()
 
 
 class ArraySource:

@@ -50,6 +50,9 @@ class DeformSegmenter(nn.Module):
         weights: Local file with the segmenter's pretrained encoder weights; never needed for a
             model that :func:`geodeform.load_model` fills.
 
+    Attributes:
+        name: What its file is called, set by loading; "" for a model that was never in a file.
+
     Raises:
         ConfigError: If the architecture is unknown.
         ModelFileError: If ``weights`` are missing or do not fit.
@@ -58,6 +61,7 @@ class DeformSegmenter(nn.Module):
     def __init__(self, spec: ModelSpec, *, weights: Path | None = None) -> None:
         super().__init__()
         self.spec = spec
+        self.name = ""
         self.kernel = GridKernel(
             sigma=spec.kernel_sigma, support=spec.kernel_support, padding=spec.kernel_padding
         )

@@ -200,6 +200,8 @@ def load_model(
             _check_finite(path, name, value)
         # load_state_dict copies into float32 parameters, so float16 is widened here.
         network.load_state_dict(state)
+    name = DEFAULT_MODEL if model is None else str(model)
+    network.name = name if name in PACKAGED else Path(name).name
     return network.to(device).eval()
 
 

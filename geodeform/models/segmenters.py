@@ -13,6 +13,7 @@ import inspect
 import math
 import pickle
 import re
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,23 @@ def _adapt_bands(loaded: Tensor, wanted: Tensor) -> Tensor:
     return torch.cat((loaded[:, :kept], mean.expand(-1, bands - kept, -1, -1)), dim=1) * (3 / bands)
 
 
+# What torch.load raises for files that it did not write: its unpickler takes any bytes for opcodes.
+_READ_ERRORS = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+
+
 def _read_state(path: Path) -> State:
     """Read a flat state dict from a safetensors or PyTorch file without running anything in it."""
     if not path.is_file():
@@ -290,7 +308,7 @@ def _read_state(path: Path) -> State:
             state: object = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+    except _READ_ERRORS as error:
         raise ModelFileError(_unreadable(path)) from error
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)

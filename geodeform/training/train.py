@@ -121,7 +121,7 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False)
     weights = None if resume else find_pretrained(config.model.pretrained, config.model.segmenter)
     spec = make_spec(config, dataset, train_tiles)
     run = Path(config.run.out)
-    checkpoint = _prepare_folder(run, config, resume=resume, overwrite=overwrite)
+    checkpoint = _check_folder(run, resume=resume, overwrite=overwrite)
     done = _steps_done(checkpoint)
 
     began = time.perf_counter()
@@ -143,6 +143,9 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False)
     with _lightning_calm():
         seed_everything(config.run.seed, workers=True, verbose=False)
         task = GeodeformTask(config, spec, weights=weights, class_counts=windows.class_counts)
+        if not resume:
+            # Only now that nothing in the recipe can fail, so that it can be corrected and rerun.
+            _make_folder(run, config)
         _LOG.info(
             "Model: %s, %.1f M parameters, sampler %s; %d steps of %d windows on %s.",
             spec.architecture,
@@ -293,10 +296,8 @@ def _window_settings(config: TrainConfig) -> WindowSettings:
     )
 
 
-def _prepare_folder(
-    run: Path, config: TrainConfig, *, resume: bool, overwrite: bool
-) -> Path | None:
-    """Make or check the run's folder; return the checkpoint to resume from."""
+def _check_folder(run: Path, *, resume: bool, overwrite: bool) -> Path | None:
+    """Check that the run may use its folder; return the checkpoint to resume from."""
     if resume:
         checkpoint = run / "checkpoints" / "last.ckpt"
         if not checkpoint.is_file():
@@ -313,12 +314,16 @@ def _prepare_folder(
         if not (run / CONFIG_NAME).is_file():
             # Never delete a folder that no training wrote.
             raise OutputError(f"{run} holds no training run, so it is not replaced.")
-        for name in ("checkpoints", "logs"):
-            shutil.rmtree(run / name, ignore_errors=True)
-        (run / MODEL_NAME).unlink(missing_ok=True)
+    return None
+
+
+def _make_folder(run: Path, config: TrainConfig) -> None:
+    """Make the run's folder, without what an earlier run left in it."""
+    for name in ("checkpoints", "logs"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    (run / MODEL_NAME).unlink(missing_ok=True)
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIG_NAME).write_text(config.to_yaml(), encoding="utf-8")
-    return None
 
 
 def _steps_done(checkpoint: Path | None) -> int:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import geopandas as gpd
@@ -99,7 +104,7 @@ def test_several_scenes_are_each_finished_or_reported(folder: Path, tmp_path: Pa
 
 def test_two_scenes_never_write_one_file(folder: Path, tmp_path: Path) -> None:
     done = run(folder / "a.tif", folder / "b.tif", "--polygons", tmp_path / "p.gpkg")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "{stem}" in done.stderr
     done = run(
         folder / "a.tif", folder / "b.tif", "-o", tmp_path, "--polygons", tmp_path / "{stem}.gpkg"
@@ -150,6 +155,10 @@ def test_the_default_output_lies_in_the_working_folder(
         ["--overlap", "0.9"],
         ["--nonsense"],
         ["--aoi", "no-such-file.gpkg"],
+        ["--device", "abacus"],
+        ["--polygons", "p.shp"],
+        ["--quicklook", "q.jpg"],
+        ["-o", "map.png"],
     ],
 )
 def test_usage_errors_exit_with_2(folder: Path, arguments: list[str]) -> None:
@@ -166,12 +175,9 @@ def test_no_scene_is_a_usage_error() -> None:
     ("arguments", "message"),
     [
         (["--device", "cuda:42"], "not available"),
-        (["--device", "abacus"], "Unknown device"),
         (["-m", "missing.safetensors"], "missing.safetensors"),
         (["--bands", "1,2"], "bands"),
         (["--bands", "1,2,7"], "a.tif"),
-        (["--polygons", "p.shp"], ".gpkg"),
-        (["-o", "map.png"], ".tif"),
         (["-o", "no/such/folder/map.tif"], "does not exist"),
     ],
 )
@@ -195,3 +201,60 @@ def test_the_map_is_the_librarys(folder: Path, tmp_path: Path) -> None:
     expected = geodeform.segment_scene(folder / "a.tif", budget="3%")
     with rasterio.open(tmp_path / "m.tif") as out:
         np.testing.assert_array_equal(out.read(1), expected.labels)
+
+
+def test_notes_come_before_the_work_and_quiet_hides_them(folder: Path, tmp_path: Path) -> None:
+    with rasterio.open(folder / "a.tif") as scene:
+        pixels = scene.read()
+    pixels[:, :, :200] = 0
+    path = scene_file(tmp_path / "black.tif", pixels, **UTM)
+    done = run(path, "-o", tmp_path / "m.tif")
+    assert "Note: 28.6% of the pixels of black.tif are 0 in every band" in done.stderr
+    done = run(path, "-o", tmp_path / "m.tif", "--overwrite", "-q")
+    assert done.stderr == ""
+    assert done.stdout == ""
+
+
+def test_a_scene_that_breaks_a_library_does_not_stop_the_others(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geodeform.pipeline
+
+    real = geodeform.pipeline.segment_scene
+
+    def fails_once(scene: str, **settings: object) -> object:
+        if scene.endswith("a.tif"):
+            raise RuntimeError("out of\nmemory")
+        return real(scene, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(geodeform.pipeline, "segment_scene", fails_once)
+    done = run(folder / "a.tif", folder / "b.tif", "-o", tmp_path, "--json")
+    assert done.exit_code == 1
+    first, second = json.loads(done.stdout)["results"]
+    assert "RuntimeError: out of memory" in first["error"]
+    assert second["sampled_pixels"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    work = tmp_path / "work"
+    work.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "geodeform", "segment", str(geodeform.demo_scene()),
+         "-o", str(work / "m.tif"), "--budget", "30%"],
+        env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.PIPE, cwd=work,
+    )  # fmt: skip
+    for _ in range(600):  # until it is in the middle of its work
+        if any(work.iterdir()) or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert list(work.iterdir()) == []
+    assert list(scratch.iterdir()) == []

@@ -695,6 +695,75 @@ def test_truncated_files_name_the_window(tmp_path: Path) -> None:
             scene.read(full(scene), (64, 64))
 
 
+@pytest.mark.parametrize("given", [np.ones((3, 4, 5)), xr.Dataset(), None, 7])
+def test_other_things_than_scenes_are_refused(given: Any) -> None:
+    match = r"^A scene is a path or an xarray\.DataArray, not (an )?[\w.]+: \w[^\n]*\.$"
+    with pytest.raises(SceneError, match=match):
+        Scene.open(given)
+
+
+def palette_scene(path: Path, indices: NDArray[Any], **profile: Any) -> Path:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=len(indices),
+        height=indices.shape[1],
+        width=indices.shape[2],
+        dtype="uint8",
+        crs="EPSG:32640",
+        transform=UTM,
+        photometric="palette",
+        **profile,
+    ) as sink:
+        sink.write_colormap(1, {i: (i, 255 - i, i // 2, 255) for i in range(256)})
+        sink.write(indices)
+    return path
+
+
+def test_colour_tables_become_colours(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    indices = rng.integers(1, 255, (1, 60, 80)).astype(np.uint8)
+    indices[0, :20] = 9
+    path = palette_scene(tmp_path / "p.tif", indices)
+    with rasterio.open(path, "r+") as sink:
+        sink.build_overviews([2, 4], Resampling.average)
+    rgb = np.concatenate([indices, 255 - indices, indices // 2])
+    hidden = indices[0] == 9
+    with Scene.open(path, want=("red", "green", "blue")) as scene:
+        assert scene.band_note == "red, green, blue = bands 1,2,3 by the colour table"
+        assert not scene.bands_guessed
+        assert not scene.has_nodata
+        values, valid = scene.read(full(scene))
+        assert valid.all()
+        np.testing.assert_array_equal(values, rgb)
+    with Scene.open(path, want=("red", "green", "blue"), nodata=9) as scene:
+        assert scene.has_nodata
+        np.testing.assert_array_equal(scene.valid_mask(full(scene)), ~hidden)
+        small, some = scene.read(full(scene), (15, 20))
+        expected, known = area_means(rgb, ~hidden, (15, 20))
+        np.testing.assert_array_equal(some, known)
+        np.testing.assert_allclose(small[:, some], expected[:, some], rtol=1e-5)
+    with Scene.open(palette_scene(tmp_path / "n.tif", indices, nodata=9), want=["blue"]) as scene:
+        np.testing.assert_array_equal(scene.valid_mask(full(scene)), ~hidden)
+    with Scene.open(path) as scene:  # a class map, say
+        np.testing.assert_array_equal(scene.read(full(scene))[0], indices)
+
+
+def test_indices_are_not_taken_for_colours(tmp_path: Path) -> None:
+    path = palette_scene(tmp_path / "p.tif", np.ones((1, 4, 5), np.uint8))
+    match = (
+        r"Band 1 of \S+p\.tif holds indices .* leave --bands out .*gdal_translate -expand rgb\.$"
+    )
+    with pytest.raises(SceneError, match=match):
+        Scene.open(path, bands=[1, 1, 1], want=("red", "green", "blue"))
+    path = write(tmp_path / "q.tif", np.ones((1, 4, 5), np.uint8))
+    with rasterio.open(path, "r+") as sink:
+        sink.colorinterp = [ColorInterp.palette]
+    with pytest.raises(SceneError, match=r"q\.tif"):
+        Scene.open(path, want=("red", "green", "blue"))
+
+
 def test_complex_rasters_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "sar.tif", np.ones((1, 4, 4), np.complex64))
     with pytest.raises(SceneError, match=r"sar\.tif holds complex64 values"):
@@ -855,6 +924,124 @@ def test_percentiles_need_valid_pixels_and_an_order(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match="Percentiles must be"):
                 scene.percentiles(low, high)
         assert scene.zero_share() == 0
+
+
+def sparse(path: Path, side: int, block: NDArray[Any] | None, row: int = 0, col: int = 0) -> Path:
+    """Write a scene of nodata 0 but for one block."""
+    dtype = np.uint16 if block is None else block.dtype
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=1,
+        height=side,
+        width=side,
+        dtype=dtype,
+        nodata=0,
+        crs="EPSG:32640",
+        transform=UTM,
+        tiled=True,
+        blockxsize=512,
+        blockysize=512,
+        sparse_ok=True,
+    ) as sink:
+        if block is not None:
+            sink.write(block[None], window=Window(col, row, block.shape[1], block.shape[0]))
+    return path
+
+
+@pytest.mark.parametrize("side_of_data", [700, 90, 5])
+@pytest.mark.parametrize("overviews", [False, True])
+def test_percentiles_find_the_little_that_there_is(
+    tmp_path: Path, side_of_data: int, overviews: bool
+) -> None:
+    block = np.random.default_rng(1).integers(1000, 9000, (side_of_data,) * 2).astype(np.uint16)
+    path = sparse(tmp_path / "s.tif", 8000, block, 5555, 1111)
+    if overviews:
+        with rasterio.open(path, "r+") as sink:
+            sink.build_overviews([2, 4, 8], Resampling.nearest)
+    with Scene.open(path) as scene:
+        low, high = scene.percentiles(2, 98)
+        expected = np.percentile(block, [2, 98])
+        np.testing.assert_allclose([low[0], high[0]], expected, atol=200)
+        inside = Window(1111, 5555, side_of_data, side_of_data)
+        low, high = scene.percentiles(0, 100, inside)
+        assert (low[0], high[0]) == (block.min(), block.max())
+        with pytest.raises(SceneError, match="no valid pixel in the part to be mapped"):
+            scene.percentiles(2, 98, Window(0, 0, 8000, 5555))
+
+
+def test_a_scan_for_valid_pixels_is_thinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = np.arange(1, 200 * 200 + 1, dtype=np.uint16).reshape(200, 200)
+    monkeypatch.setattr("geodeform.geo.scene._SAMPLE_SIDE", 32)
+    monkeypatch.setattr("geodeform.geo.scene._PIECE_BYTES", 4 * 100 * 100)
+    with Scene.open(sparse(tmp_path / "s.tif", 1000, block, 333, 444)) as scene:
+        found = scene._gather(scene._pieces((0, 0, 1000, 1000), 0), 0)
+    assert 1000 < found.shape[1] <= 2048
+    assert len(np.unique(found)) == found.shape[1]
+    np.testing.assert_allclose(np.percentile(found, [2, 50, 98]), [800, 20000, 39200], atol=1200)
+
+
+def test_a_region_has_its_own_statistics(tmp_path: Path) -> None:
+    data = np.zeros((1, 400, 600), np.uint16)
+    data[0, :, 300:] = np.arange(1, 301)
+    region = Window(400, 50, 100, 200)
+    with Scene.open(write(tmp_path / "s.tif", data)) as scene:
+        low, high = scene.percentiles(0, 100, region)
+        assert (low[0], high[0]) == (101, 200)
+        assert scene.zero_share() == pytest.approx(0.5)
+        assert scene.zero_share(region) == 0
+        assert scene.zero_share(Window(200, 0, 200, 400)) == pytest.approx(0.5)
+        assert "(101…200)" in Scaling.stretch(scene, 0, 100, region).describe()
+        assert "(101…200)" in Scaling.for_scene(scene, 255, (0, 100), region).describe()
+        with pytest.raises(ValueError, match="not a window of whole pixels"):
+            scene.percentiles(2, 98, Window(500, 0, 101, 10))
+
+
+def test_scenes_without_a_valid_pixel_get_a_neutral_scaling(tmp_path: Path) -> None:
+    with Scene.open(sparse(tmp_path / "void.tif", 3000, None)) as scene:
+        for stretch in ("auto", (1.0, 99.0)):
+            scaling = Scaling.for_scene(scene, 10_000, stretch)
+            assert (scaling.offset, scaling.scale) == ((0.0,), (1e-4,))
+            assert "for want of a valid pixel" in scaling.describe()
+        assert not scene.any_valid(full(scene))
+
+
+def test_any_valid_reads_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sparse(tmp_path / "s.tif", 30_000, np.ones((1, 1), np.uint16), 21_000, 29_000)
+    with Scene.open(path) as scene:
+        tracemalloc.start()
+        try:
+            assert scene.any_valid(Window(0, 15_000, 30_000, 7000))
+            assert not scene.any_valid(Window(0, 21_001, 30_000, 8999))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 64 << 20
+        assert scene.any_valid(Window(29_000, 21_000, 1, 1))
+        assert not scene.any_valid(Window(28_999, 20_999, 1, 1000))
+    rng = np.random.default_rng(2)
+    data = (rng.random((2, 150, 170)) < 1e-3).astype(np.float32)
+    data[data == 0] = np.nan
+    path = write(tmp_path / "f.tif", data, tiled=True, blockxsize=32, blockysize=32)
+    for pieces in (4, 8 * 32 * 70, 16 << 20):
+        monkeypatch.setattr("geodeform.geo.scene._PIECE_BYTES", pieces)
+        with Scene.open(path, bands=[1]) as scene:
+            for _ in range(40 if pieces > 4 else 3):
+                y, x = rng.integers(0, 140), rng.integers(0, 160)
+                height, width = rng.integers(1, 151 - y), rng.integers(1, 171 - x)
+                window = Window(int(x), int(y), int(width), int(height))
+                assert scene.any_valid(window) == scene.valid_mask(window).any()
+
+
+def test_any_valid_reads_nothing_where_all_is(giant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Scene.open(giant) as scene:
+        monkeypatch.setattr(scene, "_read_level", None)
+        assert scene.any_valid(full(scene))
+        with pytest.raises(ValueError, match="not a window of whole pixels"):
+            scene.any_valid(Window(0, 0, 50_001, 1))
 
 
 def test_zero_share_hints_at_untagged_nodata(tmp_path: Path) -> None:

@@ -253,6 +253,12 @@ def test_unfit_weights_are_refused(tmp_path: Path) -> None:
         path.write_bytes(b"no weights at all")
         with pytest.raises(ModelFileError, match="not a readable state dict"):
             load_encoder(encoder, path)
+    # each trips torch.load's unpickler in another way: stack, memo, opcode, short struct
+    for content in (b"", b"hello world\n", b"0", b"the weights", b"J\x00", b"\x80\x02}q\x00(X"):
+        path = tmp_path / "text.pth"
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match=r"text\.pth is not a readable state dict"):
+            load_encoder(encoder, path)
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from geodeform.cli.train import command
 from geodeform.config import OptimConfig, TrainConfig
-from geodeform.errors import ConfigError, DatasetError, DeviceError, OutputError
+from geodeform.errors import ConfigError, DatasetError, DeviceError, ModelFileError, OutputError
 from geodeform.models.model_file import load_model, read_spec
 from geodeform.training.datasets import TrainWindows
 from geodeform.training.task import GeodeformTask, class_weights, learning_rate_factor
@@ -166,7 +166,25 @@ def test_bad_input_fails_before_anything_is_written(config, tmp_path):
         train(config.merged({"model.pretrained": "nowhere.pth"}))
     with pytest.raises(ConfigError, match="no segmenter 'lite1'"):
         train(config.merged({"model.segmenter": "lite1"}))
+    with pytest.raises(ConfigError, match="no encoder 'x'"):
+        train(config.merged({"model.segmenter": "smp:unet:x"}))
+    text = tmp_path / "weights.pth"
+    text.write_text("the weights", encoding="utf-8")
+    with pytest.raises(ModelFileError, match="not a readable state dict"):
+        train(config.merged({"model.pretrained": str(text)}))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_cannot_start_does_not_replace_another(config, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("kept", encoding="utf-8")
+    (run / "model.safetensors").write_bytes(b"kept")
+    with pytest.raises(ConfigError, match="no encoder 'x'"):
+        train(config.merged({"model.segmenter": "smp:unet:x"}), overwrite=True)
+    assert (run / "checkpoints").is_dir()
+    assert (run / "config.yaml").read_text(encoding="utf-8") == "kept"
+    assert (run / "model.safetensors").read_bytes() == b"kept"
 
 
 def test_auto_finds_the_packages_weights():
