@@ -28,9 +28,11 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-                if hasattr(signal, name):
-                    signal.signal(getattr(signal, name), _interrupt)
+            for name in ("SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                # what the caller ignores (nohup) or handles itself stays so
+                if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, _interrupt)
         try:
             return super().invoke(ctx)
         except GeodeformError as error:

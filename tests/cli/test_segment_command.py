@@ -247,6 +247,8 @@ def test_an_interrupted_run_leaves_nothing_behind(number: int, tmp_path: Path) -
         [sys.executable, "-m", "geodeform", "segment", str(geodeform.demo_scene()),
          "-o", str(work / "m.tif"), "--budget", "30%"],
         env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.PIPE, cwd=work,
+        # a test run in the background ignores SIGINT, and its children would too
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )  # fmt: skip
     for _ in range(600):  # until it is in the middle of its work
         if any(work.iterdir()) or process.poll() is not None:
