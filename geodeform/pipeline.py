@@ -81,7 +81,7 @@ def segment_scene(
     gsd: float | None = None,
     overlap: float = 0.125,
     bbox: Sequence[float] | None = None,
-    aoi: PathLike | gpd.GeoDataFrame | BaseGeometry | None = None,
+    aoi: PathLike | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | None = None,
     device: str | torch.device = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -180,6 +180,11 @@ def segment_scene(
         predictor = stack.enter_context(WindowPredictor(scene, network, plan, target))
         run = SceneMapper(scene, predictor, network.spec.classes)
         run.run(rasters, tags, keep_samples=bool(samples), progress=progress)
+        if not any(area.pixels for area in run.class_areas()):
+            logger.warning(
+                f"No pixel of {Path(plan.scene).name} was mapped: there is no data, or the area of "
+                "interest covers no pixel's centre."
+            )
 
         frame = points = None
         if polygons:

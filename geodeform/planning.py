@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
+import pyproj
+import shapely
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
 from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
-from shapely.geometry import MultiPoint, Polygon, box
+from shapely.errors import GEOSException
+from shapely.geometry import MultiPoint, MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from geodeform.budget import Budget
@@ -127,7 +131,7 @@ def plan_segmentation(
     overlap: float = 0.125,
     stretch: str | tuple[float, float] = "auto",
     bbox: Sequence[float] | None = None,
-    aoi: str | Path | gpd.GeoDataFrame | BaseGeometry | None = None,
+    aoi: str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | None = None,
 ) -> SegmentationPlan:
     """Decide windows, sampled size and scaling for a scene.
 
@@ -190,8 +194,8 @@ def plan_segmentation(
     active = tuple(
         i for i in range(len(windows)) if area is None or _touches(windows[i], frame, area)
     )
-    if not active:
-        raise SceneError(f"The area of interest lies outside {name}.")
+    if not active or (area is not None and _grazes(area, frame, shape)):
+        raise SceneError(f"The area of interest lies outside {name}: it covers no pixel's centre.")
     size = wanted.sample_size(
         window, full_window=full, windows=len(active), scene_pixels=shape[0] * shape[1]
     )
@@ -246,7 +250,7 @@ def _ground_window(
     scene: Scene, spec: ModelSpec, gsd: float | None, budget: Budget, notes: list[str]
 ) -> tuple[float, float]:
     """Size (H, W) in scene pixels of a window with the model's ground extent."""
-    if gsd is not None and not gsd > 0:
+    if gsd is not None and not 0 < gsd < math.inf:
         raise ConfigError(f"The ground sampling distance must be positive, not {gsd:g}.")
     name = Path(scene.name).name
     pixel = (gsd, gsd) if gsd is not None else scene.pixel_size_m
@@ -304,6 +308,8 @@ def _region(
     for bounds in (bbox, area.bounds if area is not None else None):
         if bounds is None:
             continue
+        if len(bounds) != 4:
+            raise ConfigError(f"A bounding box is four numbers, not {len(bounds)}.")
         xmin, ymin, xmax, ymax = bounds
         if not (xmin < xmax and ymin < ymax):
             raise ConfigError(
@@ -317,11 +323,13 @@ def _region(
     tiny = 1e-6  # so that an edge on a pixel boundary is not pushed one pixel further
     x0, y0 = math.floor(left + tiny), math.floor(top + tiny)
     x1, y1 = math.ceil(right - tiny), math.ceil(bottom - tiny)
+    if x1 <= x0 or y1 <= y0:  # it grazes an edge
+        raise SceneError(f"The bounding box or area of interest lies outside {name}.")
     return Window(x0, y0, x1 - x0, y1 - y0)
 
 
 def _read_aoi(
-    aoi: str | Path | gpd.GeoDataFrame | BaseGeometry | None,
+    aoi: str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | None,
     name: str,
     shape: tuple[int, int],
     frame: Affine,
@@ -331,46 +339,81 @@ def _read_aoi(
     """Return the area of interest in the scene's CRS."""
     if aoi is None:
         return None
-    what = "the area of interest" if isinstance(aoi, gpd.GeoDataFrame) else str(aoi)
+    what = "the area of interest"
     if isinstance(aoi, BaseGeometry):
-        table = gpd.GeoDataFrame(geometry=[aoi], crs=crs and crs.to_wkt())
-        what = "the area of interest"
-    elif isinstance(aoi, gpd.GeoDataFrame):
+        table = gpd.GeoSeries([aoi], crs=crs and crs.to_wkt())
+    elif isinstance(aoi, gpd.GeoDataFrame | gpd.GeoSeries):
         table = aoi
     else:
+        what = str(aoi)
         try:
             table = gpd.read_file(aoi)
         except (RuntimeError, OSError, ValueError) as error:  # pyogrio's errors are RuntimeErrors
-            raise SceneError(f"Cannot read the area of interest {aoi}: {error}.") from error
-    shapes = table.geometry.make_valid()  # a bow-tie is drawn in a second and breaks every overlay
-    if table.crs is not None and crs is None:
+            raise SceneError(f"Cannot read the area of interest {what}: {error}.") from error
+    empty = f"{what} holds no polygon: give an area of interest with an area."
+    if isinstance(table, gpd.GeoDataFrame) and table.active_geometry_name is None:
+        raise SceneError(empty)
+    shapes = getattr(table, "geometry", None)
+    if shapes is None:  # a table without any geometry comes back as a plain DataFrame
+        raise SceneError(empty)
+    shapes = shapes[shapes.notna()].make_valid()  # bow-ties break every overlay
+    if shapes.is_empty.all() or not (shapely.area(shapes.values) > 0).any():
+        raise SceneError(empty)
+    if shapes.crs is not None and crs is None:
         raise SceneError(
             f"{name} has no CRS but {what} has one: give the area in pixel coordinates, without."
         )
-    if table.crs is None and crs is not None:
+    if shapes.crs is None and crs is not None:
         notes.append(f"{what} has no CRS: taken for the scene's.")
-    elif crs is not None:
-        # Only what is near the scene is projected: a polygon around the world need not be
-        # expressible in the scene's CRS.
-        H, W = shape
-        corners = [_apply(frame, *p) for p in product((0, W), (0, H))]
-        near = gpd.GeoSeries([MultiPoint(corners).envelope.segmentize(_side(corners) / 16)])
-        near = near.set_crs(crs.to_wkt()).to_crs(table.crs).envelope
-        margin = near.scale(1.5, 1.5).iloc[0]
-        if shapes.intersects(margin).any():
-            shapes = shapes.intersection(margin).to_crs(crs.to_wkt())
-        else:
-            raise SceneError(f"The area of interest {what} lies outside {name}.")
-    geometry: BaseGeometry = shapes.union_all()
-    if geometry.is_empty or geometry.area == 0:
-        raise SceneError(f"{what} holds no polygon: give an area of interest with an area.")
+    elif crs is not None and shapes.crs != crs.to_wkt():
+        shapes = _project(shapes, what, shape, frame, crs)
+    try:
+        geometry: BaseGeometry = shapes.union_all()
+    except GEOSException as error:
+        raise SceneError(f"{what} cannot be brought to the CRS of {name}: {error}.") from error
+    if geometry.is_empty or not geometry.area > 0:
+        raise SceneError(f"The bounding box or area of interest lies outside {name}.")
     return geometry
 
 
-def _side(corners: list[tuple[float, float]]) -> float:
-    """The longer side of the points' envelope."""
-    left, bottom, right, top = MultiPoint(corners).bounds
-    return max(right - left, top - bottom)
+def _project(
+    shapes: gpd.GeoSeries, what: str, shape: tuple[int, int], frame: Affine, crs: CRS
+) -> gpd.GeoSeries:
+    """Bring shapes to the scene's CRS.
+
+    Only what is near the scene is projected, in short steps: a polygon around the world has four
+    corners, which may not even exist in the scene's CRS, and edges that are curves there.
+    """
+    H, W = shape
+    corners = [_apply(frame, *p) for p in product((0, W), (0, H))]
+    try:
+        change = pyproj.Transformer.from_crs(crs.to_wkt(), shapes.crs, always_xy=True)
+        bounds = change.transform_bounds(*MultiPoint(corners).bounds, densify_pts=51)
+        left, bottom, right, top = bounds
+        if all(math.isfinite(v) for v in bounds):
+            # left > right: the scene lies across the 180th meridian
+            spans = [(left, right)] if left < right else [(left, 180.0), (-180.0, right)]
+            near = MultiPolygon([box(a, bottom, b, top) for a, b in spans])
+            if shapes.union_all().covers(near):  # all of it, also where it holds a pole
+                return gpd.GeoSeries([MultiPoint(corners).convex_hull], crs=crs.to_wkt())
+            margin = max(right - left, top - bottom, 0) / 4
+            shapes = shapes.intersection(near.buffer(margin, join_style="mitre"))
+            shapes = shapes[~shapes.is_empty]
+        if shapes.empty:
+            return shapes
+        xmin, ymin, xmax, ymax = shapes.total_bounds
+        steps = shapes.segmentize(max(xmax - xmin, ymax - ymin) / 256)
+        return steps.to_crs(crs.to_wkt()).make_valid()
+    except (ProjError, GEOSException) as error:
+        raise SceneError(f"{what} cannot be brought to the scene's CRS: {error}.") from error
+
+
+def _grazes(area: BaseGeometry, frame: Affine, shape: tuple[int, int]) -> bool:
+    """Whether an area of interest meets a thin region but none of its pixels' centres.
+
+    A neighbouring tile's outline, brought here from another CRS, touches by less than a pixel.
+    """
+    return min(shape) <= 2 and not geometry_mask([area], shape, frame, invert=True).any()
 
 
 def _touches(window: Window, transform: Affine, area: BaseGeometry) -> bool:

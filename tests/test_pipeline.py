@@ -464,6 +464,40 @@ def test_areas_of_interest_that_do_not_fit_are_refused(
     assert everywhere.labels.shape == (1300, 1500)
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:3035", Affine(8000, 0, 2.4e6, 0, -8000, 5.4e6)),  # all Europe: edges are curves
+        ("EPSG:3413", Affine(1000, 0, -2e5, 0, -1000, 3e5)),  # holds the north pole
+        ("EPSG:3413", Affine(1000, 0, -150000, 0, -1000, 125000)),  # its centre is the pole
+        ("EPSG:32701", Affine(10, 0, 180000, 0, -10, 8e6)),  # across 180°
+    ],
+)
+def test_an_area_around_the_world_hides_nothing(
+    crs: str, transform: Affine, pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    source = scene_file(tmp_path / "s.tif", pixels[:, :250, :300], transform=transform, crs=crs)
+    world = gpd.GeoDataFrame(geometry=[box(-180, -90, 180, 90)], crs="EPSG:4326")
+    result = geodeform.segment_scene(source, model=model, aoi=world, budget="1%")
+    assert result.labels.shape == (250, 300)
+    assert (np.asarray(result.labels) != NODATA_CLASS).all()
+
+
+def test_a_neighbours_footprint_lies_outside(
+    scene: Path, tmp_path: Path, model: DeformSegmenter
+) -> None:
+    right = UTM.c + 1500
+    beside = gpd.GeoSeries([box(right, UTM.f - 1300, right + 900, UTM.f)], crs="EPSG:32640")
+    for crs in ("EPSG:32640", "EPSG:4326", "EPSG:3857"):
+        with pytest.raises(SceneError, match="lies outside"):
+            geodeform.segment_scene(scene, model=model, aoi=beside.to_crs(crs))
+    with pytest.raises(SceneError, match="lies outside"):
+        geodeform.segment_scene(scene, model=model, bbox=(right - 1e-8, 0, right + 9, 3e6))
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(SceneError, match=r"table\.csv holds no polygon"):
+        geodeform.segment_scene(scene, model=model, aoi=tmp_path / "table.csv")
+
+
 def test_inputs_are_never_overwritten(scene: Path, tmp_path: Path, model: DeformSegmenter) -> None:
     path = tmp_path / "aoi.gpkg"
     area = box(UTM.c + 10, UTM.f - 300, UTM.c + 300, UTM.f - 10)
@@ -584,6 +618,8 @@ def test_estimates_write_nothing_and_count_right(
         ({"budget": "lots"}, "budget"),
         ({"sampler": "random"}, "sampler"),
         ({"gsd": -1.0}, "ground sampling distance"),
+        ({"gsd": float("inf")}, "ground sampling distance"),
+        ({"bbox": (1, 2, 3)}, "four numbers"),
         ({"device": "tpu"}, "device"),
         ({"device": "cuda:99"}, "not available"),
         ({"model": "no/such/model.safetensors"}, "no/such/model"),

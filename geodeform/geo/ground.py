@@ -64,7 +64,8 @@ def _geodesic_size(
     azimuth, _, length = geod.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
     angle = math.radians(azimuth[1] - azimuth[0])
     tall, wide = float(length[0]), float(length[1])
-    return tall, wide, tall * wide * abs(math.sin(angle))
+    area = tall * wide * abs(math.sin(angle))
+    return (tall, wide, area) if area > 0 else None  # at a pole azimuths say nothing
 
 
 class Ground:
