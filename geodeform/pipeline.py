@@ -32,10 +32,14 @@ from shapely.geometry.base import BaseGeometry
 from geodeform.budget import Budget
 from geodeform.device import describe_device, peak_memory_bytes, resolve_device
 from geodeform.errors import ConfigError, OutputError, SceneError
-from geodeform.geo.outputs import OutputSet
-from geodeform.geo.raster import RASTER_SUFFIXES
+from geodeform.geo.outputs import (
+    PICTURE_SUFFIXES,
+    RASTER_SUFFIXES,
+    VECTOR_SUFFIXES,
+    OutputSet,
+)
 from geodeform.geo.scene import Scene
-from geodeform.geo.vector import VECTOR_SUFFIXES, polygonize, write_points, write_polygons
+from geodeform.geo.vector import polygonize, write_points, write_polygons
 from geodeform.mapping import SceneMapper
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model
@@ -57,7 +61,7 @@ _SUFFIXES = {
     "density": RASTER_SUFFIXES,
     "polygons": VECTOR_SUFFIXES,
     "samples": VECTOR_SUFFIXES,
-    "quicklook": (".png",),
+    "quicklook": PICTURE_SUFFIXES,
 }
 
 

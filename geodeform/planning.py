@@ -396,7 +396,7 @@ def _project(
             near = MultiPolygon([box(a, bottom, b, top) for a, b in spans])
             if shapes.union_all().covers(near):  # all of it, also where it holds a pole
                 return gpd.GeoSeries([MultiPoint(corners).convex_hull], crs=crs.to_wkt())
-            margin = max(right - left, top - bottom, 0) / 4
+            margin = max(right - left, top - bottom) / 4
             shapes = shapes.intersection(near.buffer(margin, join_style="mitre"))
             shapes = shapes[~shapes.is_empty]
         if shapes.empty:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
 from geodeform.cli.options import device_option, overwrite_option
-from geodeform.cli.report import Reporter, print_result
+from geodeform.cli.report import Reporter, print_result, shown_log
 
 
 @click.command("demo")
@@ -33,7 +34,10 @@ def command(output: Path, device: str, overwrite: bool) -> None:
     reporter = Reporter(quiet=False)
     target = resolve_device(device)
     reporter.banner("dubai (packaged)", describe_device(target))
-    with reporter.progress("demo") as progress:
+    with (
+        shown_log(quiet=False, verbose=False, usual=logging.WARNING, prefix="Note: "),
+        reporter.progress("demo") as progress,
+    ):
         result = run_demo(output, device=target, overwrite=overwrite, progress=progress)
     print_result(result)
     click.echo(

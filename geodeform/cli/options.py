@@ -11,6 +11,7 @@ import click
 
 from geodeform.budget import Budget
 from geodeform.errors import ConfigError
+from geodeform.geo.outputs import VECTOR_SUFFIXES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -80,7 +81,7 @@ class OutputType(click.Path):
         return path
 
 
-VECTOR_OUTPUT = OutputType(".gpkg", ".parquet", ".fgb", ".geojson")
+VECTOR_OUTPUT = OutputType(*VECTOR_SUFFIXES)
 
 
 def model_option(command: Command) -> Command:

@@ -24,6 +24,7 @@ from geodeform.cli.options import (
 )
 from geodeform.cli.report import Reporter, print_plan, print_result, shown_log
 from geodeform.errors import OutputError
+from geodeform.geo.outputs import PICTURE_SUFFIXES, RASTER_SUFFIXES
 
 
 class StretchType(click.ParamType):  # type: ignore[type-arg]
@@ -95,7 +96,7 @@ class StretchType(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--quicklook",
-    type=OutputType(".png"),
+    type=OutputType(*PICTURE_SUFFIXES),
     metavar="FILE",
     help="Also draw scene, density, map and legend into a PNG.",
 )
@@ -257,7 +258,7 @@ def plan_outputs(
             )
         else:
             labels = output
-        if labels.suffix.lower() not in (".tif", ".tiff"):
+        if labels.suffix.lower() not in RASTER_SUFFIXES:
             raise click.BadParameter(f"'{labels}' must end in .tif", param_hint="'-o'")
         files: dict[str, Any] = {
             "output": labels,

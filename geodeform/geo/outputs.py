@@ -17,6 +17,15 @@ from typing import Self
 
 from geodeform.errors import OutputError
 
+RASTER_SUFFIXES = (".tif", ".tiff")
+"""What a raster output may be called."""
+
+VECTOR_SUFFIXES = (".gpkg", ".parquet", ".fgb", ".geojson")
+"""What a vector output may be called: its suffix is its format."""
+
+PICTURE_SUFFIXES = (".png",)
+"""What a picture may be called."""
+
 STAGING_PREFIX = ".geodeform-"
 """How the names of staging folders begin; one left by a killed process may be deleted."""
 

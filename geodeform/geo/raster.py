@@ -35,10 +35,7 @@ from rasterio.windows import Window
 
 from geodeform.classes import NODATA_CLASS, ClassScheme
 from geodeform.errors import OutputError
-from geodeform.geo.outputs import OutputSet, final_path
-
-RASTER_SUFFIXES = (".tif", ".tiff")
-"""What a raster output may be called."""
+from geodeform.geo.outputs import RASTER_SUFFIXES, OutputSet, final_path
 
 NODATA_CONFIDENCE = 0
 """Stored confidence of pixels without data. It takes no value away: the largest of n ≤ 255 class

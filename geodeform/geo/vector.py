@@ -39,12 +39,9 @@ from geodeform.geo.components import (
     total,
 )
 from geodeform.geo.ground import Ground
-from geodeform.geo.outputs import OutputSet, final_path
+from geodeform.geo.outputs import VECTOR_SUFFIXES, OutputSet, final_path
 
-_DRIVERS = {".gpkg": "GPKG", ".parquet": "Parquet", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
-
-VECTOR_SUFFIXES = tuple(_DRIVERS)
-"""What a vector output may be called: the suffix chooses the format."""
+_DRIVERS = dict(zip(VECTOR_SUFFIXES, ("GPKG", "Parquet", "FlatGeobuf", "GeoJSON"), strict=True))
 
 _BAND_PIXELS = 1 << 23
 
