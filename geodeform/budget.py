@@ -116,3 +116,27 @@ class Budget:
         # the share that was really sampled is reported.
         h, w = (max(_MIN_SIDE, math.floor(side * scale + 1e-9)) for side in (H, W))
         return min(h, H), min(w, W)
+
+
+def within_sides(shape: tuple[int, int], sides: tuple[int, int]) -> tuple[int, int]:
+    """Sampled size of an image of any shape: the paper's rule for images of varying size (A.6).
+
+    Of "the short side to ``min(sides)``" and "the long side to ``max(sides)``", both keeping the
+    aspect ratio, the one with fewer pixels.
+
+    Args:
+        shape: (H, W) of the image.
+        sides: Budget (h, w); which of them is which side of the image does not matter.
+
+    Returns:
+        (h, w), at least 1 each and at most the image.
+
+    >>> within_sides((368, 7986), (80, 800))
+    (36, 800)
+    >>> within_sides((2000, 4000), (80, 800))
+    (80, 160)
+    """
+    scale = min(min(sides) / min(shape), max(sides) / max(shape), 1.0)
+    # Down, as the paper does (36.9 → 36); the tiny share keeps exact ratios from losing a pixel.
+    h, w = (max(1, math.floor(side * scale + 1e-9)) for side in shape)
+    return h, w

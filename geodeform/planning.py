@@ -23,7 +23,7 @@ from shapely.errors import GEOSException
 from shapely.geometry import MultiPoint, MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from geodeform.budget import Budget
+from geodeform.budget import Budget, within_sides
 from geodeform.errors import ConfigError, SceneError
 from geodeform.geo.scene import Scaling, Scene
 from geodeform.geo.windows import WindowPlan, plan_windows
@@ -46,7 +46,7 @@ class SegmentationPlan:
         active: Indices of the windows that touch the area of interest.
         sample_size: (h, w) samples of every window.
         low_res_size: (hd, wd) of the low-resolution view of every window.
-        sampler: ``"learned"`` or ``"uniform"``.
+        sampler: ``"learned"``, ``"uniform"`` or ``"interpolation"``.
         budget: What was asked for.
         scaling: How raw values become 0…1.
         transform: Affine transform of the region's rasters; the identity for scenes with ground
@@ -139,7 +139,8 @@ def plan_segmentation(
         scene: The open scene.
         spec: The model's specification.
         budget: See :meth:`Budget.parse`; the model's own sampled size by default.
-        sampler: ``"learned"`` or ``"uniform"``; the model's default where None.
+        sampler: ``"learned"``, ``"uniform"`` or ``"interpolation"``, as far as the model was
+            trained with it; the model's default where None.
         gsd: Ground sampling distance of the scene in metres, where the file does not say it or
             says it wrongly.
         overlap: Part of a window that it shares with each neighbour, 0…0.5.
@@ -156,12 +157,7 @@ def plan_segmentation(
     if not 0 <= overlap <= 0.5:
         raise ConfigError(f"The overlap must be 0 to 0.5 of a window, not {overlap:g}.")
     sampler = sampler or spec.sampler
-    if sampler not in ("learned", "uniform"):
-        raise ConfigError(f"Unknown sampler '{sampler}': use learned or uniform.")
-    if sampler == "learned" and not spec.has_density_net:
-        raise ConfigError(
-            "The model was trained with uniform sampling only: use the sampler 'uniform'."
-        )
+    _check_sampler(sampler, spec)
     notes: list[str] = []
     name = Path(scene.name).name
     frame, crs = _frame(scene)
@@ -199,12 +195,16 @@ def plan_segmentation(
     size = wanted.sample_size(
         window, full_window=full, windows=len(active), scene_pixels=shape[0] * shape[1]
     )
-    if budget is None:
-        size = _at_least_trained(size, window, spec, notes)
     low_res = tuple(
         min(max(8, round(n * part / whole)), part)
         for n, part, whole in zip(spec.low_res_size, window, full, strict=True)
     )
+    if spec.sizing == "sides" and len(windows) == 1:
+        low_res = within_sides(window, spec.low_res_size)
+        if budget is None:
+            size = within_sides(window, spec.sample_size)
+    elif budget is None:
+        size = _at_least_trained(size, window, spec, notes)
     return SegmentationPlan(
         scene=scene.name,
         region=region,
@@ -221,6 +221,22 @@ def plan_segmentation(
         aoi=area,
         notes=tuple(notes),
     )
+
+
+def _check_sampler(sampler: str, spec: ModelSpec) -> None:
+    usable = [name for name in spec.samplers if name != "oracle"]
+    if sampler == "oracle":
+        raise ConfigError(
+            "The model samples where labels have edges, which only an evaluation with labels can: "
+            f"use the sampler '{usable[0]}'."
+        )
+    if sampler not in ("learned", "uniform", "interpolation"):
+        raise ConfigError(f"Unknown sampler '{sampler}': use {' or '.join(usable)}.")
+    if sampler not in usable:
+        raise ConfigError(
+            f"The model was trained without {sampler} sampling: use the sampler "
+            f"'{' or '.join(usable)}'."
+        )
 
 
 def _at_least_trained(

@@ -89,7 +89,7 @@ class WindowPredictor:
         spec = model.spec
         self._mean = torch.tensor(spec.scaling.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(spec.scaling.std, device=device).view(1, -1, 1, 1)
-        self._uniform = plan.sampler == "uniform"
+        self._sampler = plan.sampler
         h, w = plan.sample_size
         H, W = plan.window_size
         bands = len(spec.bands)
@@ -142,12 +142,11 @@ class WindowPredictor:
         size = self.plan.sample_size
         if not indices:
             return _Look([], torch.empty(0, *size, 2), [])
-        if self._uniform:
+        if self._sampler != "learned":
             grid = uniform_grid(len(indices), size, device=self.device)
             return _Look(indices, grid, [0] * len(indices))
         with torch.inference_mode():
-            density = self.model.density(self._normalise(self._to_device(views)))
-            grid = self.model.grid(density, size)
+            grid = self.model.place(self._normalise(self._to_device(views)), size).grid
             levels = [0] * len(indices)
             if self.model.spec.sample_mode == "area":
                 # The mip level that the densest place needs is the finest worth reading.
@@ -158,7 +157,7 @@ class WindowPredictor:
     def _read_images(self, look: _Look) -> list[NDArray[np.float32]]:
         images = []
         for index, level in zip(look.indices, look.levels, strict=True):
-            if self._uniform:
+            if self._averaged:
                 shape = self.plan.sample_size
             else:
                 H, W = self.plan.window_size
@@ -192,10 +191,21 @@ class WindowPredictor:
             return ReverseMap(grid.numpy(), size)
         return ReverseMap(grid.cpu().numpy(), size, backend="torch", device=str(self.device))
 
+    @property
+    def _averaged(self) -> bool:
+        """Whether the reader itself makes the sampled image, by averaging over each sample."""
+        return self._sampler == "uniform" and self.model.spec.sample_mode == "area"
+
     def _sample(self, look: _Look, images: list[NDArray[np.float32]]) -> torch.Tensor:
         """Sampled images (B, C, h, w), normalised."""
-        if self._uniform:  # the reader has averaged over each sample's area already
+        if self._averaged:
             return self._normalise(self._to_device(images))
+        if self._sampler == "interpolation":
+            resized = [
+                self.model.resize(self._normalise(self._to_device([image])), self.plan.sample_size)
+                for image in images
+            ]
+            return torch.cat(resized)
         sampled = [
             sample_image(
                 self._to_device([image]), look.grid[k : k + 1], mode=self.model.spec.sample_mode

@@ -14,10 +14,10 @@ RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 def test_dictionary_and_yaml_round_trips(tmp_path):
     config = TrainConfig.from_dict(
-        {"model": {"sizes": [64, 80], "sigma": 4}, "data": {"scale": [1, 1.5], "val_tiles": [7, 8]}}
+        {"model": {"sizes": [64, 80], "sigma": 4}, "data": {"scale": [1, 1.5], "val_items": [7, 8]}}
     )
     assert config.model.sigma == 4.0
-    assert config.model.sizes == (64, 80)
+    assert config.model.sizes == ((64, 64), (80, 80))
     assert TrainConfig.from_dict(config.to_dict()) == config
     path = tmp_path / "recipe.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
@@ -41,9 +41,15 @@ def test_every_recipe_is_valid(path):
         ({"optim": {"step": 1}}, "did you mean 'optim.steps'"),
         ({"optin": {}}, "did you mean 'optim'"),
         ({"model": {"batch_size": 4}}, "did you mean 'optim.batch_size'"),
-        ({"model": {"sampler": "edge"}}, "'model.sampler' must be one of joint, single, uniform"),
+        (
+            {"model": {"sampler": "edges"}},
+            "'model.sampler' must be one of joint, single, uniform, edge,",
+        ),
         ({"model": {"sizes": []}}, "'model.sizes' needs at least one"),
-        ({"model": {"sizes": ["big"]}}, "'model.sizes' must be a whole number, got 'big'"),
+        (
+            {"model": {"sizes": ["big"]}},
+            "'model.sizes' must be a size such as 128, 40x400 .*, got 'big'",
+        ),
         ({"model": {"sampler": "uniform", "uniform_share": 0.5}}, "has no effect"),
         ({"optim": {"lr": "fast"}}, "'optim.lr' must be a number"),
         ({"optim": {"lr": -1}}, "'optim.lr' must be positive, got -1.0"),
@@ -59,9 +65,9 @@ def test_bad_settings_are_named(values, message):
 
 
 def test_overrides_replace_single_settings():
-    config = TrainConfig().merged({"optim.lr": 3e-4, "model.sizes": (32,)})
+    config = TrainConfig().merged({"optim.lr": 3e-4, "model.sizes": [32]})
     assert config.optim.lr == 3e-4
-    assert config.model.size == 32
+    assert config.model.size == (32, 32)
     assert config.data == TrainConfig().data
     with pytest.raises(ConfigError, match=r"did you mean 'optim\.lr'"):
         config.merged({"optim.lrr": 1})
@@ -100,6 +106,11 @@ def test_bad_files_are_named(tmp_path, text, message):
 def test_the_defaults_are_the_packaged_models_recipe():
     recipe = Path(__file__).parents[1] / "configs" / "dubai.yaml"
     written, default = TrainConfig.from_yaml(recipe).to_dict(), TrainConfig().to_dict()
-    assert written["model"].pop("default_size") == 128  # of the sizes, the largest by default
+    assert written["model"].pop("default_size") == [
+        128,
+        128,
+    ]  # of the sizes, the largest by default
     default["model"].pop("default_size")
+    assert written["data"].pop("val_items") == ["7"]  # the dataset's own split
+    default["data"].pop("val_items")
     assert written == default

@@ -54,6 +54,47 @@ class NumbersType(click.ParamType):  # type: ignore[type-arg]
         return numbers
 
 
+class SizeType(click.ParamType):  # type: ignore[type-arg]
+    """``128`` or ``40x400`` as a recipe writes it; ``null`` where nothing is a choice.
+
+    Args:
+        several: Whether it is a list of sizes, with commas.
+        optional: Whether ``null`` is allowed.
+    """
+
+    def __init__(self, *, several: bool = False, optional: bool = False) -> None:
+        self.several = several
+        self.optional = optional
+        self.name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse, with click's usage error (exit code 2) where it cannot be read."""
+        words = [word.strip() for word in str(value).split(",")]
+        if self.optional and words == ["null"]:
+            return "null"
+        for word in words:
+            if not re.fullmatch(r"\d+(x\d+)?", word) or (len(words) > 1 and not self.several):
+                self.fail(f"'{value}' is no size such as 128 or 40x400", param, ctx)
+        sizes: list[Any] = [int(word) if word.isdecimal() else word for word in words]
+        return sizes if self.several else sizes[0]
+
+
+class SettingType(click.ParamType):  # type: ignore[type-arg]
+    """``section.key=value`` → (dotted key, value read as YAML)."""
+
+    name = "setting"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse, with click's usage error (exit code 2) where it cannot be read."""
+        from geodeform.config import parse_settings
+
+        try:
+            ((key, parsed),) = parse_settings([str(value)]).items()
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+        return key, parsed
+
+
 class DeviceType(click.ParamType):  # type: ignore[type-arg]
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether it is there is the library's to say."""
 

@@ -19,6 +19,7 @@ from geodeform.result import format_area
 if TYPE_CHECKING:
     from geodeform.pipeline import Estimate
     from geodeform.result import SegmentationResult
+    from geodeform.training.callbacks import TrainStatus
 
 
 @contextmanager
@@ -94,6 +95,35 @@ class Reporter:
         ) as bar:
             task = bar.add_task(name, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @contextmanager
+    def training(self) -> Iterator[Callable[[TrainStatus], None] | None]:
+        """A bar that counts steps, with loss, speed and mIoU; None where lines say it instead."""
+        if self.quiet or not self.console.is_terminal:
+            yield None
+            return
+        with Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        ) as bar:
+            task = bar.add_task("training", total=None, said="")
+
+            def report(status: TrainStatus) -> None:
+                miou = "" if status.miou is None else f" · mIoU {status.miou:.1%}"
+                bar.update(
+                    task,
+                    completed=status.step,
+                    total=status.steps,
+                    said=f"loss {status.loss:.3f} · {status.windows_per_s:.1f} windows/s · "
+                    f"{status.data_share:.0%} waiting for data{miou}",
+                )
+
+            yield report
 
 
 def print_result(result: SegmentationResult) -> None:

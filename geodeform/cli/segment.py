@@ -63,8 +63,8 @@ class StretchType(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--sampler",
-    type=click.Choice(["learned", "uniform"]),
-    help="Where to sample: learned density, or uniform with area averages. [default: the model's]",
+    type=click.Choice(["learned", "uniform", "interpolation"]),
+    help="Where to sample: as learned, uniform, or by a learned resizer. [default: the model's]",
 )
 @click.option("--confidence", is_flag=True, help="Also write OUTPUT_confidence.tif.")
 @click.option("--density", is_flag=True, help="Also write OUTPUT_density.tif (samples a pixel).")

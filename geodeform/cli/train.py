@@ -9,32 +9,47 @@ from typing import Any
 import click
 
 from geodeform.cli.options import (
-    NumbersType,
+    SettingType,
+    SizeType,
     device_option,
     overwrite_option,
     verbosity_options,
 )
-from geodeform.cli.report import shown_log
+from geodeform.cli.report import Reporter, shown_log
 from geodeform.errors import GeodeformError
 
-_SAMPLERS = {"learned": "joint", "joint": "joint", "single": "single", "uniform": "uniform"}
+_SAMPLERS = {"learned": "joint", "edge-learned": "edge_learned"}
+_CHOICES = ("learned", "joint", "single", "uniform", "edge", "edge-learned", "interpolation")
 
 
 @click.command(
     "train",
-    short_help="Train a model on labelled scenes.",
+    short_help="Train a model on labelled scenes or images.",
     epilog="Example: geodeform train --dataset dubai --root ../shared/data/dubai",
 )
-@click.option("--dataset", type=click.Choice(["dubai"]), help="Dataset. [default: dubai]")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="Dataset, see geodeform datasets; its own recipe where no --config is given. "
+    "[default: dubai]",
+)
 @click.option("--root", type=click.Path(path_type=Path), help="The dataset's folder.")
 @click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
-    help="YAML recipe, such as configs/dubai.yaml; the options below override it.",
+    help="YAML recipe, such as configs/deepglobe/joint_100.yaml; what is given below overrides it.",
 )
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/dubai]"
+    "--set",
+    "settings",
+    type=SettingType(),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting of the recipe, such as optim.lr=3e-4; may be repeated.",
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/DATASET]"
 )
 @click.option(
     "--resume",
@@ -45,35 +60,44 @@ _SAMPLERS = {"learned": "joint", "joint": "joint", "single": "single", "uniform"
 @click.option(
     "--segmenter",
     metavar="NAME",
-    help="lite0, hrnet_w18, hrnet_w48, pspnet_resnet50 or smp:ARCH:ENCODER. [default: lite0]",
+    help="lite0, hrnet_w18, hrnet_w48, pspnet_resnet50 or smp:ARCH:ENCODER.",
 )
 @click.option(
     "--pretrained",
     metavar="auto|none|PATH",
-    help="Encoder weights; auto takes those of an installed package. [default: auto]",
+    help="Encoder weights; auto takes those of an installed package.",
 )
 @click.option(
     "--sampler",
-    type=click.Choice(list(_SAMPLERS)),
-    help="learned (= joint: with the edge loss), single (without it) or uniform. [default: joint]",
+    type=click.Choice(_CHOICES),
+    help="learned (= joint: with the edge loss), single (without it), uniform, edge (simulated "
+    "from labels, an oracle), edge-learned, or interpolation (a learned resizer).",
 )
-@click.option("--gamma", type=float, help="Weight of the edge loss. [default: 10]")
-@click.option("--window", type=int, help="Side of a window in scene pixels. [default: 1024]")
+@click.option("--gamma", type=float, help="Weight of the edge loss.")
+@click.option(
+    "--window",
+    type=SizeType(optional=True),
+    metavar="SIZE",
+    help="Window in scene pixels: 1024, 512x1024, or whole images: null.",
+)
 @click.option(
     "--sizes",
-    type=NumbersType(int),
-    help="Sides of the sampled image, drawn for each batch. [default: 64,96,128]",
+    type=SizeType(several=True),
+    metavar="SIZES",
+    help="Sizes of the sampled image, drawn for each step: 64,96,128 or 40x400.",
 )
-@click.option("--low-res", type=int, help="Side of the low-resolution view. [default: 64]")
-@click.option(
-    "--sigma", type=float, help="Width of the grid's kernel in density pixels. [default: 4]"
-)
-@click.option("--val-tiles", type=NumbersType(int), help="Tiles held out. [default: 7]")
-@click.option("--steps", type=int, help="Optimiser steps. [default: 3500]")
-@click.option("--batch-size", type=int, help="Windows a step. [default: 16]")
-@click.option("--lr", type=float, help="Highest learning rate. [default: 0.001]")
-@click.option("--seed", type=int, help="Of weights and windows. [default: 0]")
-@click.option("--workers", type=int, help="Processes that prepare batches. [default: 0]")
+@click.option("--low-res", type=SizeType(), metavar="SIZE", help="Size of the low-resolution view.")
+@click.option("--sigma", type=float, help="Width of the grid's kernel in density pixels.")
+@click.option("--val-items", metavar="NAMES", help="Items held out, such as Dubai's tiles: 7,8.")
+@click.option("--steps", type=int, help="Optimiser steps; 0 for --epochs.")
+@click.option("--epochs", type=float, help="Passes over the data, instead of --steps.")
+@click.option("--batch-size", type=int, help="Windows a step, over all devices.")
+@click.option("--lr", type=float, help="Highest learning rate.")
+@click.option("--seed", type=int, help="Of weights and windows.")
+@click.option("--workers", type=int, help="Processes that prepare batches.")
+@click.option("--devices", type=int, help="GPUs (or processes on a CPU) of each node: DDP.")
+@click.option("--nodes", type=int, help="Machines that train together, started by torchrun.")
+@click.option("--strategy", type=click.Choice(["auto", "ddp"]), help="How devices work together.")
 @device_option
 @overwrite_option
 @verbosity_options
@@ -82,50 +106,61 @@ def command(
     ctx: click.Context,
     /,
     config_path: Path | None,
+    settings: tuple[tuple[str, Any], ...],
     resume: Path | None,
     overwrite: bool,
     verbose: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Train a model on labelled scenes and write its file.
+    """Train a model on labelled scenes or images and write its file.
 
-    The run's folder gets the resolved recipe, checkpoints, logs and model.safetensors, which
-    ``geodeform segment --model`` uses at once. The defaults are the packaged model's recipe
-    (configs/dubai.yaml): about half an hour on a CPU.
+    The run's folder gets the resolved recipe, the split, checkpoints, logs and model.safetensors,
+    which ``geodeform segment --model`` uses at once. Without --config, --dataset takes its own
+    recipe: the packaged model's for Dubai (about half an hour on a CPU), the paper's for DeepGlobe,
+    Cityscapes and PCa-Histo.
     """
     if resume is not None and (config_path is not None or overwrite):
         raise click.UsageError("--resume takes the run's own recipe: no --config, no --overwrite.")
     if ctx.get_parameter_source("device") is click.core.ParameterSource.DEFAULT:
         del options["device"]  # only what was given overrides a recipe
-    overrides = {_KEYS[name]: value for name, value in options.items() if value is not None}
-    with shown_log(quiet=quiet, verbose=verbose, usual=logging.INFO):
-        from geodeform.config import TrainConfig
+    reporter = Reporter(quiet=quiet, verbose=verbose)
+    from geodeform.config import TrainConfig
 
-        if resume is None:
-            base = TrainConfig() if config_path is None else TrainConfig.from_yaml(config_path)
-            config = base.merged(_plain(overrides))
-            if config.data.root is None:
-                raise click.UsageError("Give the dataset's folder with --root.")
-        try:
-            from geodeform.training.train import load_run, train
-        except ModuleNotFoundError as error:
-            raise GeodeformError(
-                f"Training needs '{error.name}': pip install 'geodeform[train]'."
-            ) from error
+    overrides = {**_overrides(options), **dict(settings)}
+    if resume is None:
+        if config_path is None:
+            base = TrainConfig.for_dataset(overrides.get("data.dataset", "dubai"))
+        else:
+            base = TrainConfig.from_yaml(config_path)
+        config = base.merged(overrides)
+        if config.data.root is None:
+            raise click.UsageError("Give the dataset's folder with --root.")
+    try:
+        from geodeform.training.train import load_run, train
+        from geodeform.training.trainer import is_first_process
+    except ModuleNotFoundError as error:
+        raise GeodeformError(
+            f"Training needs '{error.name}': pip install 'geodeform[train]'."
+        ) from error
+    quiet = quiet or not is_first_process()  # of several processes one speaks
+    with shown_log(quiet=quiet, verbose=verbose, usual=logging.INFO), reporter.training() as report:
         if resume is not None:
-            config = load_run(resume, _plain(overrides))
-        result = train(config, resume=resume is not None, overwrite=overwrite)
+            config = load_run(resume, overrides)
+        result = train(config, resume=resume is not None, overwrite=overwrite, report=report)
+    if not result.first:
+        return
     if not quiet:
         click.echo(f"Trained in {result.seconds / 60:.1f} min: {result.model}")
-    click.echo(f"geodeform segment --model {result.model} SCENE")
+    sampler = "" if result.sampler == result.default_sampler else f" --sampler {result.sampler}"
+    click.echo(f"geodeform segment --model {result.model}{sampler} SCENE")
 
 
 _KEYS = {
     "dataset": "data.dataset",
     "root": "data.root",
     "window": "data.window",
-    "val_tiles": "data.val_tiles",
+    "val_items": "data.val_items",
     "workers": "data.workers",
     "segmenter": "model.segmenter",
     "pretrained": "model.pretrained",
@@ -135,17 +170,33 @@ _KEYS = {
     "sigma": "model.sigma",
     "gamma": "loss.gamma",
     "steps": "optim.steps",
+    "epochs": "optim.epochs",
     "batch_size": "optim.batch_size",
     "lr": "optim.lr",
     "out": "run.out",
     "seed": "run.seed",
     "device": "run.device",
+    "devices": "run.devices",
+    "nodes": "run.nodes",
+    "strategy": "run.strategy",
 }
 
 
-def _plain(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Paths as text and the sampler by its own name, as a recipe has them."""
-    values = {k: str(v) if isinstance(v, Path) else v for k, v in overrides.items()}
-    if "model.sampler" in values:
-        values["model.sampler"] = _SAMPLERS[values["model.sampler"]]
-    return values
+def _overrides(options: dict[str, Any]) -> dict[str, Any]:
+    """What was given, by the recipe's names and in its forms."""
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if isinstance(value, Path):
+            value = str(value)
+        elif name == "sampler":
+            value = _SAMPLERS.get(value, value)
+        elif name == "val_items":
+            value = [word.strip() for word in value.split(",")]
+        elif value == "null":
+            value = None
+        given[_KEYS[name]] = value
+    if "optim.epochs" in given:  # epochs that were asked for are not outvoted by a recipe's steps
+        given.setdefault("optim.steps", 0)
+    return given

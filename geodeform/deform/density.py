@@ -158,6 +158,27 @@ def edge_target(labels: Tensor, n_classes: int, *, blur_sigma: float = 1.0) -> T
     return edge * known
 
 
+def edge_density(labels: Tensor, n_classes: int, *, radius: float) -> Tensor:
+    """Density of the simulated "edge-based" sampler (appendix A.5): blurred label edges.
+
+    The edges of the labels, each pixel that has one counting alike, spread by a Gaussian: a small
+    radius samples densely right at the edges, a large one evenly around them. It looks at labels,
+    so figures made with it are those of an oracle.
+
+    Args:
+        labels: (B, hd, wd) class ids at the density's size, 255 unknown.
+        n_classes: Ids are 0…n_classes − 1.
+        radius: Standard deviation of the Gaussian in density pixels, ≥ 0.
+
+    Returns:
+        (B, 1, hd, wd) density, positive, sums to 1; uniform where there is no edge at all.
+    """
+    edges = (edge_target(labels, n_classes, blur_sigma=0) > 0).float()
+    # Beyond the frame is nothing: dividing by the blurred frame keeps edges at its border bright.
+    spread = _blur(edges, radius) / _blur(torch.ones_like(edges), radius)
+    return normalise(spread)
+
+
 def _blur(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian-blur (B, C, h, w) with zeros outside, cut at 4σ, kernel sum 1."""
     if sigma == 0:

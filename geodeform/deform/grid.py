@@ -18,11 +18,16 @@ itself, so that no sample leaves the frame. A cut at 4σ already folds some cell
 at 6σ, where float32 sees no difference from an untruncated kernel, none folds, at the same cost.
 Cells are still finite differences, and the paper's kernel is cut at 1σ, therefore folds are looked
 for and repaired.
+
+Where a sound grid lets work be left out, a branch does it. A graph that is traced (torch.export,
+torch.compile) has no branches on values: there all is computed and ``torch.where`` picks, which
+gives the same numbers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -40,7 +45,7 @@ SamplingGrid: TypeAlias = Tensor
 Padding = Literal["reflect", "replicate"]
 
 _FWHM_PER_SIGMA = 2.355  # full width at half maximum of a Gaussian, 2·sqrt(2·ln 2)
-_REPAIR_DOUBLINGS = 12  # density is mixed with 2⁻¹², 2⁻¹¹ … 1 of uniform until nothing folds
+_REPAIR_SHARES = tuple(2.0**e for e in range(-12, 1))  # of uniform density; 1 is the identity
 _REPAIR_STEPS = 8  # bisections: the blend towards the identity is found to 1/256
 _CENTRE_STEPS = 100  # at most, for kernels far narrower than a pixel; others take about five
 
@@ -145,7 +150,7 @@ def density_to_grid(
             return grid
         fitted = fit_to_frame(grid)
         bad = folded_cells(fitted) > 0  # B
-        if not bool(bad.any()):
+        if _shortcut(lambda: not bad.any()):
             return fitted
         share = _share_without_folds(mass.detach(), moments.detach(), share, bad)
         return fit_to_frame(_displaced(mass, moments, share))
@@ -154,23 +159,38 @@ def density_to_grid(
 def _displaced(mass: Tensor, moments: Tensor, share: Tensor) -> Tensor:
     """Grid of the density mixed with a share of the uniform one, whose mass is 1 and moment 0.
 
-    Mass is (B, h, w), moments (2, B, h, w) in x and y, share (B, 1, 1); the grid is (B, h, w, 2).
+    Mass is (…, h, w), moments (2, …, h, w) in x and y, share (…, 1, 1); the grid is (…, h, w, 2).
     """
-    identity = _identity(mass.shape[1], mass.shape[2], mass.dtype, mass.device)
+    identity = _identity(mass.shape[-2], mass.shape[-1], mass.dtype, mass.device)
     per_mass = (1 - share) / ((1 - share) * mass + share)
     return identity + (moments * per_mass).movedim(0, -1)
 
 
 def _share_without_folds(mass: Tensor, moments: Tensor, share: Tensor, bad: Tensor) -> Tensor:
     """Raise the share of uniform density, (B, 1, 1), of the samples that fold until none does."""
+    if torch.compiler.is_compiling():  # all shares at once, and the least that is sound
+        shares = torch.tensor(_REPAIR_SHARES, dtype=mass.dtype, device=mass.device)
+        folds = _folds(mass, moments.unsqueeze(1), shares.view(-1, 1, 1, 1))
+        folds = folds.view(len(_REPAIR_SHARES), -1)  # S,B
+        least = torch.where(folds, 1.0, shares.unsqueeze(1)).amin(0)
+        return torch.where(bad, least, share.flatten()).view(-1, 1, 1)
     share, bad = share.clone(), bad.clone()
-    for exponent in range(-_REPAIR_DOUBLINGS, 1):  # the last, share 1, is the identity
-        share[bad] = 2.0**exponent
-        trial = fit_to_frame(_displaced(mass[bad], moments[:, bad], share[bad]))
-        bad[bad.clone()] = folded_cells(trial) > 0
+    for value in _REPAIR_SHARES:
+        share[bad] = value
+        bad[bad.clone()] = _folds(mass[bad], moments[:, bad], share[bad])
         if not bool(bad.any()):
             break
     return share
+
+
+def _folds(mass: Tensor, moments: Tensor, share: Tensor) -> Tensor:
+    """Which grids fold at a share of uniform density, arguments as :func:`_displaced`'s; (n,)."""
+    return folded_cells(fit_to_frame(_displaced(mass, moments, share).flatten(0, -4))) > 0
+
+
+def _shortcut(condition: Callable[[], Tensor | bool]) -> bool:
+    """Whether a shortcut may be taken: its condition holds, and no graph is being traced."""
+    return not torch.compiler.is_compiling() and bool(condition())
 
 
 def uniform_grid(
@@ -202,7 +222,7 @@ def folded_cells(grid: SamplingGrid) -> Tensor:
     # |ad| + |bc|: only cells nearer to zero than that need the slow exact test.
     products = _corner_products(grid)
     margin = 4 * torch.finfo(grid.dtype).eps
-    if all(bool((p - q > margin * (p.abs() + q.abs())).all()) for p, q in products):
+    if _shortcut(lambda: all((p - q > margin * (p.abs() + q.abs())).all() for p, q in products)):
         return torch.zeros(grid.shape[0], dtype=torch.int64, device=grid.device)
     first, second = (p > q for p, q in _corner_products(grid.double()))
     return (~(first & second)).sum((1, 2))
@@ -220,14 +240,14 @@ def fit_to_frame(grid: SamplingGrid) -> SamplingGrid:
     Returns:
         (B, h, w, 2) within −1…1; samples that were inside are returned bit for bit.
     """
-    with torch.no_grad():
-        if not bool(grid.abs().amax() > 1):
-            return grid
-        low, high = grid.amin((1, 2), keepdim=True), grid.amax((1, 2), keepdim=True)  # B,1,1,2
-        outside = (low < -1) | (high > 1)
-        new_low, new_high = low.clamp(-1, 1), high.clamp(-1, 1)
-        span = torch.where(high > low, high - low, 1)
-        scale = torch.where(high > low, (new_high - new_low) / span, 0)
+    fixed = grid.detach()
+    if _shortcut(lambda: not fixed.abs().amax() > 1):
+        return grid
+    low, high = fixed.amin((1, 2), keepdim=True), fixed.amax((1, 2), keepdim=True)  # B,1,1,2
+    outside = (low < -1) | (high > 1)
+    new_low, new_high = low.clamp(-1, 1), high.clamp(-1, 1)
+    span = torch.where(high > low, high - low, 1)
+    scale = torch.where(high > low, (new_high - new_low) / span, 0)
     return torch.where(outside, ((grid - low) * scale + new_low).clamp(-1, 1), grid)
 
 
@@ -243,22 +263,28 @@ def repair_folds(grid: SamplingGrid) -> SamplingGrid:
     Returns:
         (B, h, w, 2) without folded cells (NaNs stay NaN); grids that had none, bit for bit.
     """
-    with torch.no_grad():
-        bad = folded_cells(grid) > 0
-        if not bool(bad.any()):
-            return grid
+    bad = folded_cells(grid) > 0
+    if _shortcut(lambda: not bad.any()):
+        return grid
     identity = _identity(grid.shape[1], grid.shape[2], grid.dtype, grid.device)
-    with torch.no_grad():
-        faulty = grid[bad]
-        low = torch.zeros(len(faulty), 1, 1, 1, dtype=grid.dtype, device=grid.device)
-        high = torch.ones_like(low)  # never folds: it is the identity
-        for _ in range(_REPAIR_STEPS):
-            middle = (low + high) / 2
-            folds = (folded_cells(torch.lerp(faulty, identity, middle)) > 0).view(-1, 1, 1, 1)
-            low, high = torch.where(folds, middle, low), torch.where(folds, high, middle)
-        blend = torch.zeros(len(grid), 1, 1, 1, dtype=grid.dtype, device=grid.device)
-        blend[bad] = high
+    fixed = grid.detach()
+    blend = torch.zeros_like(fixed[:, :1, :1, :1])
+    if torch.compiler.is_compiling():
+        blend = torch.where(bad.view(-1, 1, 1, 1), _least_blend(fixed, identity), blend)
+    else:
+        blend = blend.index_put((bad,), _least_blend(fixed[bad], identity))
     return torch.lerp(grid, identity, blend)
+
+
+def _least_blend(grid: Tensor, identity: Tensor) -> Tensor:
+    """Return each grid's least blend (B, 1, 1, 1) towards the identity without a fold."""
+    low = torch.zeros_like(grid[:, :1, :1, :1])
+    high = torch.ones_like(low)  # never folds: it is the identity
+    for _ in range(_REPAIR_STEPS):
+        middle = (low + high) / 2
+        folds = (folded_cells(torch.lerp(grid, identity, middle)) > 0).view(-1, 1, 1, 1)
+        low, high = torch.where(folds, middle, low), torch.where(folds, high, middle)
+    return high
 
 
 def jacobian_determinant(grid: SamplingGrid, size: Size) -> Tensor:

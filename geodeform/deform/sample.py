@@ -92,7 +92,7 @@ def sample_image(
         return _bilinear(finest, grid)
     size = (finest.shape[-2], finest.shape[-1])
     level = mip_level(grid, size).clamp_min(0).unsqueeze(1)  # B,1,h,w
-    lowest, highest = (float(bound) for bound in level.detach().nan_to_num(0).aminmax())
+    lowest, highest = _level_bounds(level, size)
     if isinstance(image, Tensor):
         image = build_pyramid(image, math.ceil(highest) + 1)
     coarsest = len(image) - 1
@@ -155,6 +155,17 @@ def sample_labels(labels: Tensor, grid: SamplingGrid) -> Tensor:
     row = pixels[..., 1].clamp(0, height - 1).long()
     sample = torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
     return labels[sample, row, column]
+
+
+def _level_bounds(level: Tensor, size: Size) -> tuple[float, float]:
+    """Least and greatest level that must be read for the given ones, clamped to 0 or more."""
+    # A traced graph (torch.export) has no loop whose length follows the values. Reading all levels
+    # changes nothing: up to the finest that is needed each replaces the one before, and those
+    # beyond the coarsest get the share 0.
+    if torch.compiler.is_compiling():
+        return 0.0, math.log2(max(size))
+    lowest, highest = level.detach().nan_to_num(0).aminmax()
+    return float(lowest), float(highest)
 
 
 def _bilinear(image: Tensor, grid: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """DeformSegmenter: look at a small view, decide where to sample, segment the samples.
 
 The stages of Jin et al. (ICLR 2022), each a method that the pipeline calls on its own and
-:meth:`DeformSegmenter.forward` chains for training: density → grid → sampled image → logits.
+:meth:`DeformSegmenter.forward` chains for training: density → grid → sampled image → logits. The
+baselines go the same way with another first stage (:data:`geodeform.models.spec.Downsampler`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geodeform.deform.density import uniform_density
-from geodeform.deform.grid import GridKernel, density_to_grid, uniform_grid
-from geodeform.deform.sample import area_downsample, sample_image
+from geodeform.deform.density import edge_density, normalise, uniform_density
+from geodeform.deform.edge import resize_grid
+from geodeform.deform.grid import (
+    GridKernel,
+    density_to_grid,
+    magnification,
+    repair_folds,
+    uniform_grid,
+)
+from geodeform.deform.sample import area_downsample, sample_image, sample_labels
 from geodeform.errors import ConfigError
 from geodeform.models.density_net import DensityNet
+from geodeform.models.grid_net import GridNet
+from geodeform.models.resizer import Resizer
 from geodeform.models.segmenters import build_segmenter
 from geodeform.models.spec import ModelSpec, Sampler, Size
 
@@ -30,16 +40,32 @@ class Prediction(NamedTuple):
     """What one forward pass makes of B windows.
 
     Attributes:
-        density: (B, 1, hd, wd), positive, sums to 1.
+        density: (B, 1, hd, wd), positive, sums to 1; of a grid net, what its grid amounts to.
         grid: (B, h, w, 2), where each sample reads, (x_norm, y_norm).
         sampled: (B, C, h, w), the sampled image.
         logits: (B, n_classes, h, w), one score a class and sample.
+        nodes: (B, hd, wd, 2), what a grid net predicted; None of any other downsampler.
     """
 
     density: Tensor
     grid: Tensor
     sampled: Tensor
     logits: Tensor
+    nodes: Tensor | None = None
+
+
+class Placement(NamedTuple):
+    """Where B windows are sampled.
+
+    Attributes:
+        density: (B, 1, hd, wd), positive, sums to 1.
+        grid: (B, h, w, 2), where each sample reads, (x_norm, y_norm).
+        nodes: (B, hd, wd, 2), what a grid net predicted; None of any other downsampler.
+    """
+
+    density: Tensor
+    grid: Tensor
+    nodes: Tensor | None = None
 
 
 class DeformSegmenter(nn.Module):
@@ -69,7 +95,13 @@ class DeformSegmenter(nn.Module):
             DensityNet(
                 spec.in_channels, spec.density_channels, temperature=spec.density_temperature
             )
-            if spec.has_density_net
+            if spec.downsampler == "density"
+            else None
+        )
+        self.grid_net = GridNet(spec.in_channels) if spec.downsampler == "grid" else None
+        self.resizer = (
+            Resizer(spec.in_channels, filters=spec.resizer_filters, blocks=spec.resizer_blocks)
+            if spec.downsampler == "resizer"
             else None
         )
         self.segmenter = build_segmenter(
@@ -85,11 +117,11 @@ class DeformSegmenter(nn.Module):
         """(B, C, hd, wd) low-resolution views → (B, 1, hd, wd) density, positive, sums to 1.
 
         Raises:
-            ConfigError: If the model was trained with uniform sampling only.
+            ConfigError: If the model has no density net.
         """
         if self.density_net is None:
             raise ConfigError(
-                "This model was trained with uniform sampling only; use the sampler 'uniform'."
+                f"This model has no density net: use the sampler '{self.spec.samplers[-1]}'."
             )
         density: Tensor = self.density_net(low_res)
         return density
@@ -97,6 +129,42 @@ class DeformSegmenter(nn.Module):
     def grid(self, density: Tensor, size: Size) -> Tensor:
         """(B, 1, hd, wd) density → (B, h, w, 2) sampling grid of ``size`` (equation 3)."""
         return density_to_grid(density, size, self.kernel)
+
+    def place(self, low_res: Tensor, size: Size) -> Placement:
+        """Decide from (B, C, hd, wd) low-resolution views where (h, w) samples lie.
+
+        Raises:
+            ConfigError: If the model has learned nothing that decides it.
+        """
+        if self.grid_net is None:
+            density = self.density(low_res)
+            return Placement(density, self.grid(density, size))
+        nodes: Tensor = self.grid_net(low_res)
+        # The downsampler is trained apart: nothing flows back from the segmentation.
+        grid = repair_folds(resize_grid(nodes.detach(), size))
+        return Placement(_density_of(nodes.detach()), grid, nodes)
+
+    def place_by_labels(self, labels: Tensor, low_res: Size, size: Size) -> Placement:
+        """Sample where (B, H, W) labels have edges: the paper's simulated baseline (A.5).
+
+        An oracle: it sees the labels also when it is evaluated.
+        """
+        small = sample_labels(labels, uniform_grid(len(labels), low_res, device=labels.device))
+        density = edge_density(small, self.spec.n_classes, radius=self.spec.edge_radius)
+        return Placement(density, self.grid(density, size))
+
+    def resize(self, image: Tensor, size: Size) -> Tensor:
+        """(B, C, H, W) windows at full resolution → (B, C, h, w) by the learned resizer.
+
+        Raises:
+            ConfigError: If the model has none.
+        """
+        if self.resizer is None:
+            raise ConfigError(
+                f"This model has no resizer: use the sampler '{self.spec.samplers[0]}'."
+            )
+        resized: Tensor = self.resizer(image, size)
+        return resized
 
     def segment(self, sampled: Tensor) -> Tensor:
         """(B, C, h, w) sampled images of any size → (B, n_classes, h, w) logits.
@@ -117,40 +185,59 @@ class DeformSegmenter(nn.Module):
         image: Tensor,
         size: Size | None = None,
         *,
-        low_res: Tensor | None = None,
+        low_res: Size | None = None,
         sampler: Sampler | None = None,
+        labels: Tensor | None = None,
     ) -> Prediction:
         """Predict windows.
 
         Args:
             image: (B, C, H, W) windows, network input values.
             size: Samples (h, w); the spec's budget where None.
-            low_res: (B, C, hd, wd) views for the density net; made from ``image`` by area averaging
-                at the spec's size where None.
-            sampler: "learned" or "uniform"; the spec's where None.
+            low_res: (hd, wd) of the view that the density net gets, made from ``image`` by area
+                averaging; the spec's where None.
+            sampler: One of the spec's ``samplers``; the spec's own where None.
+            labels: (B, H, W) class ids, 255 unknown; only the sampler "oracle" looks at them.
 
         Returns:
             Density, grid, sampled image and logits.
-        """
-        size = size or self.spec.sample_size
-        if (sampler or self.spec.sampler) == "uniform":
-            density, grid, sampled = self._uniform(image, size)
-        else:
-            if low_res is None:
-                low_res = area_downsample(image, self.spec.low_res_size)
-            density = self.density(low_res)
-            grid = self.grid(density, size)
-            sampled = sample_image(image, grid, mode=self.spec.sample_mode)
-        return Prediction(density, grid, sampled, self.segment(sampled))
 
-    def _uniform(self, image: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
-        """The plain grid; exact area averages in "area" mode, the fair baseline."""
+        Raises:
+            ConfigError: If the model cannot sample in this way.
+        """
+        size, low_res = size or self.spec.sample_size, low_res or self.spec.low_res_size
+        sampler = sampler or self.spec.sampler
+        if sampler == "uniform":
+            placement = self._uniform(image, low_res, size)
+            if self.spec.sample_mode == "area":  # exact area averages: the fair baseline
+                sampled = area_downsample(image, size)
+            else:
+                sampled = sample_image(image, placement.grid, mode="bilinear")
+        elif sampler == "interpolation":
+            placement = self._uniform(image, low_res, size)
+            sampled = self.resize(image, size)
+        else:
+            if sampler == "learned":
+                placement = self.place(area_downsample(image, low_res), size)
+            elif labels is None:
+                raise ConfigError("The sampler 'oracle' looks at labels, and none are given.")
+            else:
+                placement = self.place_by_labels(labels, low_res, size)
+            sampled = sample_image(image, placement.grid, mode=self.spec.sample_mode)
+        logits = self.segment(sampled)
+        return Prediction(placement.density, placement.grid, sampled, logits, placement.nodes)
+
+    def _uniform(self, image: Tensor, low_res: Size, size: Size) -> Placement:
         batch, device, dtype = len(image), image.device, image.dtype
-        grid = uniform_grid(batch, size, device=device, dtype=dtype)
-        density = uniform_density(batch, self.spec.low_res_size, device=device, dtype=dtype)
-        if self.spec.sample_mode == "area":
-            return density, grid, area_downsample(image, size)
-        return density, grid, sample_image(image, grid, mode=self.spec.sample_mode)
+        return Placement(
+            uniform_density(batch, low_res, device=device, dtype=dtype),
+            uniform_grid(batch, size, device=device, dtype=dtype),
+        )
+
+
+def _density_of(nodes: Tensor) -> Tensor:
+    """The density (B, 1, hd, wd) that a grid (B, hd, wd, 2) of samples amounts to."""
+    return normalise(magnification(nodes, (1, 1)).unsqueeze(1))
 
 
 def pad_to_multiple(image: Tensor, divisor: int) -> Tensor:

@@ -29,7 +29,24 @@ ARCHITECTURES: dict[str, str] = {
 
 SMP_PREFIX = "smp:"
 
-Sampler = Literal["learned", "uniform"]
+Sampler = Literal["learned", "uniform", "interpolation", "oracle"]
+"""How a window is sampled: where a trained downsampler says, evenly, by a learned resizer, or where
+its labels have edges (which only an evaluation can)."""
+
+Downsampler = Literal["none", "density", "grid", "resizer", "oracle"]
+"""What a model has to sample with: nothing (uniform), a density net (the paper's), a grid net
+(Marin et al. 2019), a resizer (Talebi & Milanfar 2021), or the labels (edge-based, simulated)."""
+
+SAMPLERS_OF: dict[Downsampler, tuple[Sampler, ...]] = {
+    "none": ("uniform",),
+    "density": ("learned", "uniform"),
+    "grid": ("learned", "uniform"),
+    "resizer": ("interpolation",),
+    "oracle": ("oracle", "uniform"),
+}
+"""Samplers that a model can be used with, its own first."""
+
+Sizing = Literal["area", "sides"]
 SampleMode = Literal["area", "bilinear"]
 Padding = Literal["reflect", "replicate"]
 Size = tuple[int, int]
@@ -125,17 +142,25 @@ class ModelSpec:
         kernel_sigma: σ of equation 3's Gaussian, in density pixels.
         kernel_support: Where the kernel is cut, in multiples of σ.
         kernel_padding: How the density continues beyond the window.
-        sampler: Sampler used unless the caller says otherwise.
+        downsampler: What the model has to sample with.
+        sampler: Sampler used unless the caller says otherwise, one of :data:`SAMPLERS_OF` it.
         sample_mode: "area" (mip-mapped, no aliasing) or "bilinear" (the paper's point sampling).
-        has_density_net: False for a model trained with uniform sampling only.
+        sizing: How a scene smaller than a window is sampled: "area", its part of the samples by
+            area, or "sides", as many as fit in ``sample_size`` with its own aspect (the paper's
+            rule for images of varying size, see :func:`geodeform.budget.within_sides`).
         density_channels: Output channels of the density net's 3×3 convolutions.
         density_temperature: Softmax temperature of the density; above 1 flattens it.
+        edge_radius: Blur of the simulated edge density (``downsampler`` "oracle"), in its pixels.
+        resizer_blocks: Residual blocks of the resizer.
+        resizer_filters: Filters of the resizer.
         budgets: The sample sizes that the model was trained with.
         training_data: What it was trained on, and which part was held out.
         licence: Licence of the weights.
         metrics: Its figures by name, JSON values.
         geodeform_version: Version that wrote the file.
         description: What the model is for and where it fails, in a sentence or two.
+        recipe: The resolved settings of its training, see :class:`geodeform.config.TrainConfig`;
+            without the paths of the machine that it ran on.
     """
 
     architecture: str
@@ -150,17 +175,22 @@ class ModelSpec:
     gsd_m: float | None = None
     kernel_support: float = 6.0
     kernel_padding: Padding = "reflect"
+    downsampler: Downsampler = "density"
     sampler: Sampler = "learned"
     sample_mode: SampleMode = "area"
-    has_density_net: bool = True
+    sizing: Sizing = "area"
     density_channels: tuple[int, ...] = (24, 24, 3)
     density_temperature: float = 1.0
+    edge_radius: float = 2.0
+    resizer_blocks: int = 1
+    resizer_filters: int = 16
     budgets: tuple[Size, ...] = ()
     training_data: str = ""
     licence: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     geodeform_version: str = ""
     description: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_architecture(self.architecture)
@@ -177,21 +207,28 @@ class ModelSpec:
             _check_size(name, getattr(self, name))
         for budget in self.budgets:
             _check_size("budgets", budget)
-        for name in ("kernel_sigma", "kernel_support", "density_temperature"):
+        for name in ("kernel_sigma", "kernel_support", "density_temperature", "edge_radius"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be above 0, not {value}.")
         if self.gsd_m is not None and not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise ConfigError(f"gsd_m must be above 0 or None, not {self.gsd_m}.")
         _check_choice("kernel_padding", self.kernel_padding, ("reflect", "replicate"))
-        _check_choice("sampler", self.sampler, ("learned", "uniform"))
+        _check_choice("downsampler", self.downsampler, tuple(SAMPLERS_OF))
+        _check_choice("sampler", self.sampler, self.samplers)
         _check_choice("sample_mode", self.sample_mode, ("area", "bilinear"))
+        _check_choice("sizing", self.sizing, ("area", "sides"))
+        if self.resizer_blocks < 1 or self.resizer_filters < 1:
+            raise ConfigError("resizer_blocks and resizer_filters must be at least 1.")
         if not self.density_channels or min(self.density_channels) < 1:
             raise ConfigError(
                 f"density_channels must be positive counts, not {self.density_channels}."
             )
-        if self.sampler == "learned" and not self.has_density_net:
-            raise ConfigError("sampler 'learned' needs a density net; use 'uniform'.")
+
+    @property
+    def samplers(self) -> tuple[Sampler, ...]:
+        """Samplers that the model can be used with, its own first."""
+        return SAMPLERS_OF[self.downsampler]
 
     @property
     def n_classes(self) -> int:
@@ -219,7 +256,9 @@ class ModelSpec:
         try:
             return json.dumps(data, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"A model's metrics must be plain JSON values ({error}).") from error
+            raise ConfigError(
+                f"A model's metrics and recipe must be plain JSON values ({error})."
+            ) from error
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "model spec") -> ModelSpec:
@@ -291,12 +330,6 @@ def _text(value: Any) -> str:
     return value
 
 
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
-
-
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is no JSON object")
@@ -323,14 +356,19 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "kernel_support": float,
     "kernel_padding": _text,
     "sampler": _text,
+    "downsampler": _text,
     "sample_mode": _text,
-    "has_density_net": _flag,
+    "sizing": _text,
     "density_channels": lambda value: tuple(int(v) for v in value),
     "density_temperature": float,
+    "edge_radius": float,
+    "resizer_blocks": int,
+    "resizer_filters": int,
     "budgets": lambda value: tuple(_size(v) for v in value),
     "training_data": _text,
     "licence": _text,
     "metrics": _object,
     "geodeform_version": _text,
     "description": _text,
+    "recipe": _object,
 }

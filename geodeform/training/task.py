@@ -7,10 +7,12 @@ reverse map as the pipeline does.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -18,12 +20,12 @@ from geodeform.config import OptimConfig, TrainConfig
 from geodeform.deform.coords import Size
 from geodeform.deform.reverse import reverse_scores
 from geodeform.deform.sample import sample_labels
-from geodeform.errors import GeodeformError
+from geodeform.errors import ConfigError, GeodeformError
 from geodeform.evaluation.metrics import Confusion
-from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.models.deform_segmenter import DeformSegmenter, Prediction
 from geodeform.models.spec import ModelSpec, Sampler
-from geodeform.training.datasets import Batch, ValWindow
-from geodeform.training.losses import DeformLoss
+from geodeform.training.losses import DeformLoss, LossParts
+from geodeform.training.windows import Batch, Windows, to_network
 
 with warnings.catch_warnings():
     # torchgeo imports a dozen libraries; what they deprecate is not this program's news.
@@ -47,10 +49,14 @@ class GeodeformTask(BaseTask):
         spec: The model to build.
         weights: Encoder weights to begin with.
         class_counts: Labelled pixels of each class in the training scenes.
+        teacher: Model to learn from beside the labels.
+
+    Raises:
+        ConfigError: If the teacher has other classes or bands.
     """
 
     # Checkpoints hold tensors and plain values only; the recipe lies beside them as YAML.
-    ignore = ("config", "spec", "weights", "class_counts")
+    ignore = ("config", "spec", "weights", "class_counts", "teacher")
     monitor = "val_miou"
     mode = "max"
     model: DeformSegmenter
@@ -61,12 +67,16 @@ class GeodeformTask(BaseTask):
         spec: ModelSpec,
         *,
         weights: Any = None,
-        class_counts: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+        class_counts: NDArray[np.int64] | None = None,
+        teacher: DeformSegmenter | None = None,
     ) -> None:
         self.config = config
         self.spec = spec
         self._weights = weights
         self._class_counts = class_counts
+        self._last_batch: Batch | None = None
+        # In a tuple, so that it is no submodule and never saved or trained.
+        self._teacher = () if teacher is None else (_as_teacher(teacher, spec),)
         super().__init__()
 
     def configure_models(self) -> None:
@@ -78,25 +88,30 @@ class GeodeformTask(BaseTask):
         if self.config.optim.ema:
             average: Any = _Average(self.config.optim.ema)  # torch's annotation wants a function
             self.averaged = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+            self.averaged.requires_grad_(False)  # DDP would wait for gradients that never come
 
     def configure_losses(self) -> None:
         """Build the loss."""
         loss, model = self.config.loss, self.config.model
         self.loss = DeformLoss(
             len(self.spec.classes),
-            focal_gamma=loss.focal_gamma if loss.kind == "focal" else 0.0,
+            kind=loss.kind,
+            focal_gamma=loss.focal_gamma,
             class_weights=class_weights(loss.class_weights, self._class_counts),
-            gamma=loss.gamma if model.sampler == "joint" else 0.0,
+            gamma=loss.gamma if model.sampler in ("joint", "edge_learned") else 0.0,
             edge_blur=loss.edge_blur,
             edge_share=loss.edge_share,
+            edge_weight=model.edge_weight,
             jacobian=loss.jacobian,
+            points=loss.points,
+            distill=loss.distill,
         )
 
     def configure_metrics(self) -> None:
         """Count nothing yet: (sampler, resolution) → counts over the validation windows."""
         samplers: list[Sampler] = [self.spec.sampler]
         if self.config.model.uniform_part > 0:
-            samplers = ["learned", "uniform"]
+            samplers = list(self.spec.samplers)
         self.samplers = samplers
         self.confusions: dict[tuple[Sampler, str], Confusion] = {}
 
@@ -130,7 +145,8 @@ class GeodeformTask(BaseTask):
         γ makes the density net's gradients a hundred times larger: one norm for both would
         scale the segmenter's away in every batch that has an edge loss.
         """
-        for net in (self.model.density_net, self.model.segmenter):
+        m = self.model
+        for net in (m.density_net, m.grid_net, m.resizer, m.segmenter):
             if net is not None and gradient_clip_val:
                 nn.utils.clip_grad_norm_(net.parameters(), gradient_clip_val)
 
@@ -141,30 +157,70 @@ class GeodeformTask(BaseTask):
             return cast(DeformSegmenter, self.averaged.module)
         return self.model
 
+    def on_fit_start(self) -> None:
+        """Bring the teacher, which is no part of the checkpoint, to the device."""
+        for teacher in self._teacher:
+            teacher.to(self.device)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Tie dropout to the step, so that a resumed run draws what an uninterrupted one does."""
-        torch.manual_seed(self.config.run.seed * 1_000_003 + self.global_step)
+        """Tie chance to the item, so that a resumed run draws what an uninterrupted one does."""
+        torch.manual_seed(self.config.run.seed * 1_000_003 + batch["index"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step's loss; the optimiser is Lightning's work."""
-        side = batch["size"]
-        uniform = batch["uniform"] or self.spec.sampler == "uniform"
-        prediction = self.model(
-            batch["image"], (side, side), sampler="uniform" if uniform else "learned"
-        )
-        parts = self.loss(prediction, batch["labels"], edge=not uniform)
-        if not bool(torch.isfinite(parts.total)):
-            raise GeodeformError(
-                f"The loss is {float(parts.total)} at step {self.global_step}: training diverged. "
-                "Lower optim.lr or set optim.clip, then --resume or start again."
-            )
-        self._log("train_loss", parts.total)
-        self._log("train_segmentation", parts.segmentation)
-        if parts.edge is not None:
-            self._log("train_edge", parts.edge)
+        """One part's loss; the optimiser is Lightning's work."""
+        sampler = self._train_sampler(uniform=batch["uniform"])
+        parts = [self._losses(windows, sampler) for windows in batch["groups"]]
+        loss = _mean_parts(parts)
+        if not bool(torch.isfinite(loss.total)):
+            self._stop(f"The loss is {float(loss.total)}", batch)
+        self._last_batch = batch
+        self._log("train_loss", loss.total)
+        self._log("train_segmentation", loss.segmentation)
+        if loss.edge is not None:
+            self._log("train_edge", loss.edge)
+        if loss.teacher is not None:
+            self._log("train_teacher", loss.teacher)
         self._log("lr", self.lr_schedulers().get_last_lr()[0])
-        total: Tensor = parts.total
-        return total
+        return loss.total
+
+    def _train_sampler(self, *, uniform: bool) -> Sampler:
+        return "uniform" if uniform else self.spec.samplers[0]
+
+    def _losses(self, windows: Windows, sampler: Sampler) -> LossParts:
+        image, labels = to_network(windows["image"], windows["table"]), windows["labels"]
+        prediction = self.model(
+            image, windows["size"], low_res=windows["low_res"], sampler=sampler, labels=labels
+        )
+        view = None
+        for teacher in self._teacher:
+            with torch.no_grad():
+                size = self.config.loss.teacher_size or teacher.spec.sample_size
+                seen = teacher(image, size, sampler="uniform")
+                view = seen.logits.float().softmax(1)
+        parts: LossParts = self.loss(prediction, labels, edge=sampler == "learned", teacher=view)
+        return parts
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a gradient that is not finite spoils the weights."""
+        if self.trainer.precision == "16-mixed":
+            return  # its scaler skips such steps, and lowers the scale
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norms = torch._foreach_norm(grads)
+        if not bool(torch.isfinite(torch.stack([norm.float() for norm in norms]).sum())):
+            self._stop("A gradient is not finite", self._last_batch)
+
+    def _stop(self, problem: str, batch: Batch | None) -> NoReturn:
+        """Save the batch and end the training."""
+        path = (
+            Path(self.config.run.out)
+            / f"nonfinite_step{self.global_step}_rank{self.global_rank}.pt"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(batch, path)
+        raise GeodeformError(
+            f"{problem} at step {self.global_step}: training diverged. The batch is saved in "
+            f"{path}. Lower optim.lr or set optim.clip, then --resume or start again."
+        )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then move the average: before any checkpoint of this step is written."""
@@ -177,21 +233,37 @@ class GeodeformTask(BaseTask):
         n = len(self.spec.classes)
         self.confusions = {(s, r): Confusion(n) for s in self.samplers for r in ("full", "sampled")}
 
-    def validation_step(self, batch: ValWindow, batch_idx: int) -> None:
+    def predict_window(self, windows: Windows, sampler: Sampler) -> WindowView:
+        """Predict one held-out window at full resolution, with the weights that the file gets."""
+        labels = windows["labels"]
+        full: Size = (labels.shape[1], labels.shape[2])
+        p = self.network.eval()(
+            to_network(windows["image"], windows["table"]),
+            windows["size"],
+            low_res=windows["low_res"],
+            sampler=sampler,
+            labels=labels,
+        )
+        scores = p.logits[0].float().softmax(0).cpu().numpy()  # C,h,w
+        predicted, _ = reverse_scores(p.grid[0].float().cpu().numpy(), scores, full)
+        return WindowView(p, scores.argmax(0).astype(np.uint8), predicted)
+
+    def validation_step(self, batch: Windows, batch_idx: int) -> None:
         """Count one window's full-resolution and sampled predictions against its labels."""
         labels = batch["labels"]
-        full: Size = (labels.shape[0], labels.shape[1])
         for sampler in self.samplers:
-            p = self.network.eval()(batch["image"], self.spec.sample_size, sampler=sampler)
-            scores = p.logits[0].float().softmax(0).cpu().numpy()  # C,h,w
-            grid = p.grid[0].float().cpu().numpy()
-            predicted, _ = reverse_scores(grid, scores, full)
-            self.confusions[sampler, "full"].add(labels.cpu().numpy(), predicted)
-            sampled = sample_labels(labels[None], p.grid)[0].cpu().numpy()
-            self.confusions[sampler, "sampled"].add(sampled, scores.argmax(0).astype(np.uint8))
+            view = self.predict_window(batch, sampler)
+            self.confusions[sampler, "full"].add(labels[0].cpu().numpy(), view.full)
+            sampled = sample_labels(labels, view.prediction.grid)[0].cpu().numpy()
+            self.confusions[sampler, "sampled"].add(sampled, view.sampled)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the pooled figures."""
+        """Log the figures, pooled over windows and processes."""
+        if self.trainer.world_size > 1:
+            for confusion in self.confusions.values():
+                counts = torch.from_numpy(confusion.counts).to(self.device)
+                torch.distributed.all_reduce(counts)
+                confusion.counts = counts.cpu().numpy()
         for sampler in self.samplers:
             suffix = "" if sampler == self.samplers[0] else f"_{sampler}"
             for name, value in self.figures(sampler).items():
@@ -217,7 +289,41 @@ class GeodeformTask(BaseTask):
         return figures
 
     def _log(self, name: str, value: Any) -> None:
-        self.log(name, value, batch_size=self.config.optim.batch_size)
+        # Values are those of all processes already: losses are totals, counts are summed.
+        # Validation's figures are alike in all processes: their mean is what Lightning asks for.
+        alike = self.trainer.world_size > 1 and name.startswith("val_")
+        self.log(name, value, batch_size=self.config.optim.batch_size, sync_dist=alike)
+
+
+class WindowView(NamedTuple):
+    """What is predicted of one window.
+
+    Attributes:
+        prediction: Of a batch of one.
+        sampled: (h, w) class ids at the samples.
+        full: (H, W) class ids at full resolution.
+    """
+
+    prediction: Prediction
+    sampled: NDArray[np.uint8]
+    full: NDArray[np.uint8]
+
+
+def _mean_parts(parts: list[LossParts]) -> LossParts:
+    """Mean of each part over the groups of a batch."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def mean(values: list[Tensor | None]) -> Tensor | None:
+        known = [value for value in values if value is not None]
+        return torch.stack(known).mean() if known else None
+
+    return LossParts(
+        torch.stack([p.total for p in parts]).mean(),
+        torch.stack([p.segmentation for p in parts]).mean(),
+        mean([p.edge for p in parts]),
+        mean([p.teacher for p in parts]),
+    )
 
 
 class _Average:
@@ -253,7 +359,7 @@ def learning_rate_factor(step: int, optim: OptimConfig) -> float:
 
 def class_weights(
     kind: Literal["none", "sqrt", "inverse"],
-    counts: np.ndarray[Any, np.dtype[np.int64]] | None,
+    counts: NDArray[np.int64] | None,
 ) -> Tensor | None:
     """Return (C,) weights with mean 1 from the classes' pixel counts; None for equal ones.
 
@@ -265,6 +371,23 @@ def class_weights(
     frequency = np.maximum(frequency, frequency[frequency > 0].min())
     weights = frequency ** (-0.5 if kind == "sqrt" else -1.0)
     return torch.from_numpy((weights / weights.mean()).astype(np.float32))
+
+
+def _as_teacher(teacher: DeformSegmenter, spec: ModelSpec) -> DeformSegmenter:
+    """Check that a model can teach another, and freeze it."""
+    for what in ("classes", "bands", "scaling"):
+        theirs, ours = getattr(teacher.spec, what), getattr(spec, what)
+        names = ("names", theirs.names, ours.names) if what == "classes" else (what, theirs, ours)
+        if names[1] != names[2]:
+            raise ConfigError(
+                f"The teacher {teacher.name} cannot teach this model: its {what} are {names[1]}, "
+                f"the model's are {names[2]}."
+            )
+    if "uniform" not in teacher.spec.samplers:
+        raise ConfigError(
+            f"The teacher {teacher.name} was never trained with uniform sampling; give another."
+        )
+    return teacher.eval().requires_grad_(False)
 
 
 def parameter_count(module: nn.Module) -> int:

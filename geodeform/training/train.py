@@ -1,52 +1,75 @@
 """train(): from a recipe to a model file.
 
-A run's folder holds ``config.yaml`` (the resolved recipe), ``checkpoints/last.ckpt`` and
-``best.ckpt``, ``logs/version_N/metrics.csv`` (one for each start) with TensorBoard's events beside
-it where that is installed, and at the end ``model.safetensors``.
+A run's folder holds ``config.yaml`` (the resolved recipe), ``split.json`` (which items train and
+which are held out), ``checkpoints/last.ckpt`` and ``best.ckpt``, ``logs/version_N/metrics.csv``
+(one for each start) with TensorBoard's events beside it where that is installed, ``panels/`` where
+they are asked for, and at the end ``model.safetensors``.
+
+Several devices train by DDP: every process runs this module, the first one alone writes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
+import json
 import logging
 import shutil
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import DataLoader
+from lightning.pytorch import seed_everything
 
 from geodeform.config import TrainConfig
+from geodeform.deform.coords import Size
 from geodeform.device import describe_device, resolve_device
 from geodeform.errors import ConfigError, OutputError
-from geodeform.models.model_file import save_model
-from geodeform.models.spec import ModelSpec, Sampler, default_scaling
-from geodeform.training.datasets import (
-    DATASETS,
-    DubaiScenes,
-    StepSampler,
-    TrainWindows,
-    ValWindows,
-    WindowSettings,
-)
+from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.models.model_file import load_model, save_model
+from geodeform.models.spec import SAMPLERS_OF, Downsampler, ModelSpec, Sampler, default_scaling
+from geodeform.training.callbacks import Report
+from geodeform.training.data import SceneData, sizing_of
+from geodeform.training.datasets.base import DatasetOptions, LabelledDataset, Split, listed
+from geodeform.training.datasets.registry import open_dataset
 from geodeform.training.task import GeodeformTask, parameter_count
+from geodeform.training.trainer import (
+    check_devices,
+    is_first_process,
+    keep_freed_memory,
+    lightning_calm,
+    make_trainer,
+    world_size,
+)
 
 _LOG = logging.getLogger(__name__)
 
 MODEL_NAME = "model.safetensors"
 CONFIG_NAME = "config.yaml"
+SPLIT_NAME = "split.json"
 
-_RESUMABLE = ("data.root", "data.workers", "run.device", "run.out")
+_RESUMABLE = (
+    "data.root",
+    "data.workers",
+    "data.cache",
+    "run.device",
+    "run.devices",
+    "run.nodes",
+    "run.strategy",
+    "run.out",
+)
+_PATHS = ("data.root", "data.classes", "data.cache", "model.pretrained", "loss.teacher", "run.out")
+
+_DOWNSAMPLERS: dict[str, Downsampler] = {
+    "joint": "density",
+    "single": "density",
+    "uniform": "none",
+    "edge": "oracle",
+    "edge_learned": "grid",
+    "interpolation": "resizer",
+}
 
 
 @dataclass(frozen=True)
@@ -57,13 +80,21 @@ class TrainResult:
         model: The model file.
         run: The run's folder.
         metrics: The model's figures, as in its file.
+        sampler: The sampler to use the model with in ``geodeform segment``.
+        default_sampler: The one that the model file has as its default; another one where that
+            needs labels.
         seconds: Wall-clock time of the training itself, since its last start.
+        first: Whether this is the process that wrote it; others of a DDP training have nothing to
+            say.
     """
 
     model: Path
     run: Path
     metrics: dict[str, Any]
+    sampler: Sampler
+    default_sampler: Sampler
     seconds: float
+    first: bool = True
 
 
 def load_run(folder: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
@@ -94,14 +125,23 @@ def load_run(folder: str | Path, overrides: dict[str, Any] | None = None) -> Tra
     return changed
 
 
-def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> TrainResult:
     """Train a model and write its file.
 
     Args:
         config: The recipe.
-        resume: Continue the run in ``config.run.out`` from its last checkpoint; with
-            :func:`load_run`'s recipe it goes on as if it had never stopped.
+        resume: Continue the run in ``config.run.out`` from its last checkpoint (from its start,
+            where it was stopped before the first); with :func:`load_run`'s recipe it goes on as if
+            it had never stopped.
         overwrite: Replace a run that is there.
+        report: Called a few times a second with how far it is; lines of the log say the same where
+            it is None.
 
     Returns:
         The model file and its figures.
@@ -110,78 +150,81 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False)
         ConfigError: If a setting does not fit, or there is nothing to resume.
         DatasetError: If the dataset's folder has another layout.
         DeviceError: If the device is not there.
+        GeodeformError: If the loss or a gradient is not finite.
         ModelFileError: If the pretrained weights do not fit.
         OutputError: If the run's folder exists and neither resume nor overwrite is asked for.
     """
     if config.data.root is None:
         raise ConfigError("Setting 'data.root' is missing: give the dataset's folder (--root).")
+    first = is_first_process()
     device = resolve_device(config.run.device)
-    dataset = DATASETS[config.data.dataset](config.data.root)
-    train_tiles, val_tiles = dataset.split(config.data.val_tiles)
-    weights = None if resume else find_pretrained(config.model.pretrained, config.model.segmenter)
-    spec = make_spec(config, dataset, train_tiles)
+    check_devices(config, device)
     run = Path(config.run.out)
-    checkpoint = _check_folder(run, resume=resume, overwrite=overwrite)
-    done = _steps_done(checkpoint)
-
-    began = time.perf_counter()
-    windows = TrainWindows(
-        [dataset.load(tile) for tile in train_tiles],
-        len(spec.classes),
-        spec.scaling,
-        _window_settings(config),
-    )
-    held_out = [dataset.load(tile) for tile in val_tiles]
-    _LOG.info(
-        "Data: tiles %s for training, %s held out; read in %.1f s.",
-        _listed(train_tiles),
-        _listed(val_tiles),
-        time.perf_counter() - began,
-    )
+    dataset = open_dataset(config.data.dataset, config.data.root, _options(config))
+    split = _split(config, dataset, run, resume=resume)
+    checkpoint = _check_folder(run, resume=resume, overwrite=overwrite) if first or resume else None
+    weights = None
+    if checkpoint is None:
+        weights = find_pretrained(config.model.pretrained, config.model.segmenter)
+    data = SceneData(config, dataset, split, done=_steps_done(checkpoint))
+    config = data.config  # steps are known now
+    spec = make_spec(config, dataset, split, data.largest_shape)
     if device.type == "cpu":
-        _keep_freed_memory()
-    with _lightning_calm():
+        keep_freed_memory()
+    with lightning_calm():
         seed_everything(config.run.seed, workers=True, verbose=False)
-        task = GeodeformTask(config, spec, weights=weights, class_counts=windows.class_counts)
-        if not resume:
+        task = GeodeformTask(
+            config,
+            spec,
+            weights=weights,
+            class_counts=data.class_counts,
+            teacher=_teacher(config),
+        )
+        _check_batch_norm(config, task.model, data.smallest_sample)
+        if first and not resume:
             # Only now that nothing in the recipe can fail, so that it can be corrected and rerun.
-            _make_folder(run, config)
+            _make_folder(run, config, split)
         _LOG.info(
-            "Model: %s, %.1f M parameters, sampler %s; %d steps of %d windows on %s.",
+            "Model: %s, %.1f M parameters, sampler %s; %d steps of %d windows on %s%s.",
             spec.architecture,
             parameter_count(task.model) / 1e6,
             config.model.sampler,
             config.optim.steps,
             config.optim.batch_size,
             describe_device(device),
+            f", {world_size(config)} processes" if world_size(config) > 1 else "",
         )
-        trainer, best = _make_trainer(config, device, run)
-        loader = DataLoader(
-            windows,
-            batch_size=None,
-            sampler=StepSampler(config.optim.steps, done),
-            num_workers=config.data.workers,
-            pin_memory=device.type == "cuda",
-            persistent_workers=config.data.workers > 0,
-        )
-        val = ValWindows(held_out, config.data.window, spec.scaling, config.run.val_windows)
+        trainer, best, early = make_trainer(config, device, data, report)
         began = time.perf_counter()
-        trainer.fit(task, loader, DataLoader(val, batch_size=None), ckpt_path=checkpoint)
+        trainer.fit(task, data, ckpt_path=checkpoint)
         seconds = time.perf_counter() - began
-        if trainer.global_step < config.optim.steps:
+        stopped_early = early is not None and early.wait_count >= early.patience
+        if trainer.global_step < config.optim.steps and not stopped_early:
             raise OutputError(
                 f"Training stopped at step {trainer.global_step} of {config.optim.steps}; "
                 f"continue with: geodeform train --resume {run}"
             )
+        if stopped_early:
+            _LOG.info(
+                "Stopped at step %d: no better mIoU in %d validations.",
+                trainer.global_step,
+                config.optim.patience,
+            )
+        steps = trainer.global_step
         if config.run.export == "best" and best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             task.load_state_dict(state["state_dict"])
-        everything = ValWindows(held_out, config.data.window, spec.scaling)
-        trainer.validate(task, DataLoader(everything, batch_size=None), verbose=False)
+        data.everything = True
+        trainer.validate(task, data, verbose=False)
     model = task.network
-    model.spec = finished_spec(task, val_tiles)
-    path = save_model(model, run / MODEL_NAME, half=True)
-    return TrainResult(path, run, dict(model.spec.metrics), seconds)
+    model.spec = finished_spec(task, split, steps)
+    path = run / MODEL_NAME
+    if first:
+        save_model(model, path, half=True)
+    usable = [name for name in (model.spec.sampler, *model.spec.samplers) if name != "oracle"]
+    return TrainResult(
+        path, run, dict(model.spec.metrics), usable[0], model.spec.sampler, seconds, first
+    )
 
 
 def find_pretrained(setting: str, segmenter: str) -> Path | None:
@@ -217,10 +260,12 @@ def find_pretrained(setting: str, segmenter: str) -> Path | None:
     return None
 
 
-def make_spec(config: TrainConfig, dataset: DubaiScenes, train_tiles: tuple[int, ...]) -> ModelSpec:
+def make_spec(
+    config: TrainConfig, dataset: LabelledDataset, split: Split, largest_shape: Size
+) -> ModelSpec:
     """Return the model's description before it has any figures."""
-    model, window = config.model, config.data.window
-    learned = model.sampler != "uniform"
+    model = config.model
+    downsampler = _DOWNSAMPLERS[model.sampler]
     return ModelSpec(
         architecture=model.segmenter,
         in_channels=len(dataset.bands),
@@ -228,24 +273,41 @@ def make_spec(config: TrainConfig, dataset: DubaiScenes, train_tiles: tuple[int,
         bands=dataset.bands,
         scaling=default_scaling(model.segmenter, len(dataset.bands)),
         gsd_m=dataset.gsd_m,
-        window_px=(window, window),
-        low_res_size=(model.low_res, model.low_res),
-        sample_size=(model.size, model.size),
+        window_px=config.data.window or largest_shape,
+        low_res_size=model.low_res,
+        sample_size=model.size,
         kernel_sigma=model.sigma,
-        sampler="learned" if learned else "uniform",
-        has_density_net=learned,
+        kernel_support=model.kernel_support,
+        downsampler=downsampler,
+        sampler=SAMPLERS_OF[downsampler][0],
         sample_mode=model.sample_mode,
-        budgets=tuple((size, size) for size in sorted(set(model.sizes))),
+        sizing=sizing_of(config),
+        density_temperature=model.temperature,
+        edge_radius=model.edge_radius,
+        resizer_blocks=model.resizer_blocks,
+        resizer_filters=model.resizer_filters,
+        budgets=tuple(sorted(set(model.sizes))),
         training_data=(
-            f"{dataset.source}; tiles {_listed(train_tiles)} for training, "
-            f"{_listed(config.data.val_tiles)} held out"
+            f"{dataset.info.title}; items {listed(split.train)} for training, "
+            f"{listed(split.val)} held out"
         ),
-        licence=f"Apache-2.0; training data {dataset.licence}",
-        description=dataset.purpose,
+        licence=f"Yours to say; training data: {dataset.info.licence}",
+        description=dataset.info.purpose,
+        recipe=portable_recipe(config),
     )
 
 
-def finished_spec(task: GeodeformTask, val_tiles: tuple[int, ...]) -> ModelSpec:
+def portable_recipe(config: TrainConfig) -> dict[str, Any]:
+    """Return the recipe as the model file keeps it: paths of this machine by their names only."""
+    values = config.to_dict()
+    for dotted in _PATHS:
+        section, _, key = dotted.partition(".")
+        if values[section][key] is not None:
+            values[section][key] = Path(values[section][key]).name
+    return values
+
+
+def finished_spec(task: GeodeformTask, split: Split, steps: int) -> ModelSpec:
     """Return the description with the last validation's figures.
 
     Of a model that trained with both samplers, the better one at full resolution becomes the
@@ -253,22 +315,31 @@ def finished_spec(task: GeodeformTask, val_tiles: tuple[int, ...]) -> ModelSpec:
     """
     config, spec = task.config, task.spec
     default: Sampler = max(task.samplers, key=lambda sampler: task.figures(sampler)["val_miou"])
+    window = config.data.window
     metrics: dict[str, Any] = {
-        "validated_on": f"tile {_listed(val_tiles)}, windows of {config.data.window} px",
-        "steps": config.optim.steps,
+        "validated_on": (
+            f"{listed(split.val)}, "
+            + ("whole images" if window is None else f"windows of {window[1]}x{window[0]} px")
+        ),
+        "steps": steps,
         "seed": config.run.seed,
         "exported": config.run.export,
     }
     for sampler in task.samplers:
-        figures = {name: round(value, 4) for name, value in task.figures(sampler).items()}
+        # An unknown figure (no class in the labels) is none that JSON could say.
+        figures = {
+            name: round(value, 4)
+            for name, value in task.figures(sampler).items()
+            if np.isfinite(value)
+        }
         metrics[sampler] = figures
         _LOG.info(
             "Held out, %s sampling at %d x %d: full-resolution mIoU %.1f %%, at the samples "
             "%.1f %%; %s.",
             sampler,
             *spec.sample_size,
-            100 * figures["val_miou"],
-            100 * figures["val_miou_deformed"],
+            100 * figures.get("val_miou", float("nan")),
+            100 * figures.get("val_miou_deformed", float("nan")),
             ", ".join(
                 f"{name.removeprefix('val_iou_')} {100 * value:.1f}"
                 for name, value in figures.items()
@@ -280,20 +351,45 @@ def finished_spec(task: GeodeformTask, val_tiles: tuple[int, ...]) -> ModelSpec:
     return replace(spec, sampler=default, metrics=metrics)
 
 
-def _window_settings(config: TrainConfig) -> WindowSettings:
+def _options(config: TrainConfig) -> DatasetOptions:
     data = config.data
-    return WindowSettings(
-        window=data.window,
-        scale=data.scale,
-        sizes=config.model.sizes,
-        low_res=config.model.low_res,
-        batch_size=config.optim.batch_size,
-        balance=data.balance,
-        flips=data.flips,
-        colour=data.colour,
-        uniform_share=config.model.uniform_part,
-        seed=config.run.seed,
+    return DatasetOptions(
+        classes=None if data.classes is None else Path(data.classes),
+        label_column=data.label_column,
+        bands=data.bands,
+        nodata=data.nodata,
     )
+
+
+def _split(config: TrainConfig, dataset: LabelledDataset, run: Path, *, resume: bool) -> Split:
+    """The dataset's split, or the one that a resumed run began with."""
+    path = run / SPLIT_NAME
+    if not (resume and path.is_file()):
+        return dataset.split(config.data.val_items, seed=config.data.split_seed)
+    lists = json.loads(path.read_text(encoding="utf-8"))
+    split = Split(*(tuple(lists[part]) for part in ("train", "val", "test")))
+    gone = sorted({*split.train, *split.val} - set(dataset.items))
+    if gone:
+        raise ConfigError(f"{path} names {listed(gone)}, not in {dataset.root} any more.")
+    return split
+
+
+def _teacher(config: TrainConfig) -> DeformSegmenter | None:
+    return None if config.loss.teacher is None else load_model(config.loss.teacher)
+
+
+def _check_batch_norm(config: TrainConfig, model: DeformSegmenter, size: Size) -> None:
+    """BatchNorm needs two values a channel at the coarsest level."""
+    divisor = model.segmenter.divisor
+    values = (-(-size[0] // divisor)) * (-(-size[1] // divisor))
+    # Of images that differ in shape each is a batch of its own.
+    single = config.model.sizing == "sides"
+    batch = 1 if single else config.optim.batch_size // config.optim.accumulate
+    if values * batch < 2:
+        raise ConfigError(
+            "Setting 'optim.batch_size' must give at least 2 windows at once (per part, see "
+            f"optim.accumulate) where {size[0]}x{size[1]} samples shrink to a single value."
+        )
 
 
 def _check_folder(run: Path, *, resume: bool, overwrite: bool) -> Path | None:
@@ -301,9 +397,8 @@ def _check_folder(run: Path, *, resume: bool, overwrite: bool) -> Path | None:
     if resume:
         checkpoint = run / "checkpoints" / "last.ckpt"
         if not checkpoint.is_file():
-            raise ConfigError(
-                f"{run} stopped before its first checkpoint; start it again with --overwrite."
-            )
+            _LOG.warning("%s stopped before its first checkpoint: it begins anew.", run)
+            return None
         return checkpoint
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         if not overwrite:
@@ -317,12 +412,13 @@ def _check_folder(run: Path, *, resume: bool, overwrite: bool) -> Path | None:
     return None
 
 
-def _make_folder(run: Path, config: TrainConfig) -> None:
+def _make_folder(run: Path, config: TrainConfig, split: Split) -> None:
     """Make the run's folder, without what an earlier run left in it."""
-    for name in ("checkpoints", "logs"):
+    for name in ("checkpoints", "logs", "panels"):
         shutil.rmtree(run / name, ignore_errors=True)
     (run / MODEL_NAME).unlink(missing_ok=True)
     run.mkdir(parents=True, exist_ok=True)
+    (run / SPLIT_NAME).write_text(json.dumps(split.to_dict(), indent=1), encoding="utf-8")
     (run / CONFIG_NAME).write_text(config.to_yaml(), encoding="utf-8")
 
 
@@ -331,166 +427,3 @@ def _steps_done(checkpoint: Path | None) -> int:
         return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return int(state["global_step"])
-
-
-def _make_trainer(
-    config: TrainConfig, device: torch.device, run: Path
-) -> tuple[Trainer, ModelCheckpoint]:
-    optim, cuda = config.optim, device.type == "cuda"
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    if cuda:
-        precision = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    csv = CSVLogger(run, name="logs")
-    loggers: list[Logger] = [csv]
-    if importlib.util.find_spec("tensorboard") is not None:
-        loggers.append(TensorBoardLogger(run, name="logs", version=csv.version))
-    folder = run / "checkpoints"
-    best = ModelCheckpoint(
-        folder,
-        "best",
-        monitor=GeodeformTask.monitor,
-        mode=GeodeformTask.mode,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        folder,
-        "last",
-        every_n_train_steps=min(config.run.checkpoint_every, optim.steps),
-        enable_version_counter=False,
-    )
-    trainer = Trainer(
-        accelerator="gpu" if cuda else "cpu",
-        devices=[device.index or 0] if cuda else 1,
-        precision=precision,
-        max_steps=optim.steps,
-        # One epoch is the whole training: steps, not passes over scenes, are what is counted.
-        val_check_interval=min(config.run.val_every, optim.steps),
-        check_val_every_n_epoch=None,
-        gradient_clip_val=optim.clip or None,
-        log_every_n_steps=min(10, optim.steps),
-        num_sanity_val_steps=0,
-        logger=loggers,
-        callbacks=[best, last, Progress(optim.steps, optim.batch_size)],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    return trainer, best
-
-
-class Progress(Callback):
-    """Logs how far the training is, its speed, and how long it waited for data.
-
-    Args:
-        steps: All steps.
-        batch_size: Windows a step.
-        every_s: Seconds between lines.
-    """
-
-    def __init__(self, steps: int, batch_size: int, every_s: float = 20.0) -> None:
-        self.steps = steps
-        self.batch_size = batch_size
-        self.every_s = every_s
-        self._start = self._line = self._ended = time.perf_counter()
-        self._first_step = self._line_step = 0
-        self._waited = self._worked = 0.0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks."""
-        self._start = self._line = self._ended = time.perf_counter()
-        self._first_step = self._line_step = trainer.global_step
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """What passed since the last batch's end was spent on getting this one."""
-        now = time.perf_counter()
-        self._waited += now - self._ended
-        self._ended = now
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Say something every now and then."""
-        now = time.perf_counter()
-        self._worked += now - self._ended
-        self._ended = now
-        step = trainer.global_step
-        if now - self._line < self.every_s and step < self.steps:
-            return
-        left = (self.steps - step) * (now - self._start) / max(1, step - self._first_step)
-        _LOG.info(
-            "step %d/%d: segmentation loss %.3f, %.1f windows/s, %.0f %% of it data, %s left",
-            step,
-            self.steps,
-            float(trainer.callback_metrics["train_segmentation"]),
-            (step - self._line_step) * self.batch_size / (self._waited + self._worked),
-            100 * self._waited / (self._waited + self._worked),
-            f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s",
-        )
-        self._line, self._line_step = now, step
-        self._waited = self._worked = 0.0
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say the figure, and do not count validation as waiting for data."""
-        self._ended = time.perf_counter()
-        if trainer.state.fn == TrainerFn.FITTING:
-            figures = {
-                name: float(value)
-                for name, value in trainer.callback_metrics.items()
-                if name.startswith("val_miou")
-            }
-            _LOG.info(
-                "step %d/%d: %s",
-                trainer.global_step,
-                self.steps,
-                ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items()),
-            )
-
-
-def _keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next step instead of handing it back.
-
-    A step frees and asks again for hundreds of megabytes, and fetching their pages anew took a
-    third of the time (measured: 1.04 → 0.65 s for 16 windows at 128²). Other C libraries are left
-    as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # not glibc; None is no library on Windows
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**26)
-
-
-@contextmanager
-def _lightning_calm() -> Iterator[None]:
-    """Quieten what Lightning says about choices made here on purpose."""
-    noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in noisy]
-    with warnings.catch_warnings():
-        # Batches are prepared faster than two cores train on them, also without workers.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # Lightning 2.6 on torch 2.15, for each checkpoint
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
-        # A batch is a function of its step and StepSampler begins at the right one
-        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        # A resumed run writes its checkpoints beside the earlier ones, as it should.
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
-        for logger in noisy:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(noisy, levels, strict=True):
-                logger.setLevel(level)
-
-
-def _listed(tiles: tuple[int, ...]) -> str:
-    return ", ".join(map(str, tiles))

@@ -104,7 +104,7 @@ def test_window_in_metres_follows_and_is_written() -> None:
         ({"sampler": "uniforme"}, "did you mean 'uniform'"),
         ({"sample_mode": "nearest"}, "sample_mode"),
         ({"density_channels": ()}, "density_channels"),
-        ({"has_density_net": False}, "needs a density net"),
+        ({"downsampler": "none"}, "sampler must be one of uniform, not 'learned'"),
     ],
 )
 def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -154,7 +154,7 @@ def damaged(**changes: Any) -> str:
         (damaged(in_channels=1e999), "does not fit"),
         (damaged(metrics=[1]), "no JSON object"),
         (damaged(description=5), "no text"),
-        (damaged(has_density_net="yes"), "neither true nor false"),
+        (damaged(downsampler="sieve"), "downsampler must be one of none, density"),
         (damaged(sampler="random"), "sampler"),
     ],
 )

@@ -1,0 +1,232 @@
+"""Histology and other long images of varying size, in folders of images and masks of ids.
+
+The layout and the classes are those of the paper's PCa-Histo (266 prostate biopsies, appendix A.6),
+which is not public; with a ``classes.csv`` the same folders hold any other set. "Background" (all
+unlabelled pixels, 94 % of PCa-Histo) is one of the paper's six classes and is evaluated as such;
+only id 255 is unknown and left out.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import csv
+from pathlib import Path
+from typing import ClassVar
+
+from geodeform.classes import NODATA_CLASS, RGB, ClassScheme
+from geodeform.errors import ConfigError, DatasetError
+from geodeform.training.datasets.base import (
+    DatasetInfo,
+    DatasetOptions,
+    LabelledDataset,
+    LabelledScene,
+    Split,
+    check_sizes,
+    map_ids,
+    read_ids,
+    read_rgb,
+)
+from geodeform.training.datasets.camvid import pairs_by_stem
+
+_PARTS = ("train", "val", "test")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_MASK_SUFFIXES = (".png", ".tif", ".tiff")
+_CLASS_FILE = "classes.csv"
+_HUE_STEP = 0.618034  # golden ratio: successive hues are far apart for any number of classes
+
+
+class HistologyImages(LabelledDataset):
+    """Images of varying size with masks of class ids, as the paper's PCa-Histo.
+
+    ``train/images/NAME.png`` with ``train/masks/NAME.png``, likewise ``val`` and ``test``; or
+    ``images/`` and ``masks/`` in the root, which are split by a seed in the paper's proportions.
+    Items are the names without suffix, after the split's folder where there is one ("train/a").
+
+    The classes are the paper's, or those of ``classes.csv`` in the root: a row a class in the order
+    of the ids, ``name`` or ``name,r,g,b``, with or without that as its header.
+    """
+
+    info: ClassVar[DatasetInfo] = DatasetInfo(
+        name="pca-histo",
+        title=(
+            "Histology or other long images of varying size, laid out as PCa-Histo of Jin et al. "
+            "2022"
+        ),
+        layout=(
+            "  train/images/NAME.png (or .jpg, .jpeg, .tif, .tiff)\n"
+            "  train/masks/NAME.png (or .tif, .tiff), ids 0, 1, … and 255 for unknown\n"
+            "  val/ …, test/ …\n"
+            "or\n"
+            "  images/NAME.png\n"
+            "  masks/NAME.png\n"
+            "and, where the classes are others,\n"
+            "  classes.csv with a row 'name' or 'name,r,g,b' for each id"
+        ),
+        classes=(
+            "Background",
+            "Benign",
+            "Gleason Grade 3",
+            "Gleason Grade 4",
+            "Atrophy",
+            "HGPIN",
+        ),
+        licence=(
+            "Your data's own. PCa-Histo itself is local to its authors' institutions and not "
+            "public."
+        ),
+        get="Bring your own images and masks; PCa-Histo cannot be downloaded.",
+        purpose=(
+            "Whole slide images, strips and other images of varying shape; each is sampled at its "
+            "own size (80 x 800 in the paper). Nothing that it gives is a diagnosis."
+        ),
+    )
+
+    classes = ClassScheme(
+        names=info.classes,
+        colours=(
+            (228, 228, 232),
+            (96, 174, 108),
+            (242, 190, 66),
+            (206, 62, 58),
+            (92, 138, 206),
+            (142, 92, 172),
+        ),
+    )
+    """Table 7 of the paper, with colours of our own; ``classes.csv`` replaces it."""
+
+    def __init__(self, root: str | Path, options: DatasetOptions | None = None) -> None:
+        super().__init__(root, options)
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._files: dict[str, tuple[Path, Path]] = {}
+        parts = [part for part in _PARTS if (self.root / part).is_dir()]
+        flat = any((self.root / name).is_dir() for name in ("images", "masks"))
+        if parts and flat:
+            raise self.wrong_layout(
+                f"it has both '{parts[0]}' and 'images' or 'masks' beside it, so the split is "
+                "ambiguous"
+            )
+        for part in parts:
+            pairs = {f"{part}/{name}": pair for name, pair in self._pairs(part).items()}
+            self._names[part] = tuple(sorted(pairs))
+            self._files |= pairs
+        if flat:
+            self._files = self._pairs("")
+        self.items = tuple(sorted(self._files))
+        if not self.items:
+            raise self.wrong_layout("no image is in 'train/images' or 'images'")
+        class_file = self.root / _CLASS_FILE
+        if class_file.is_file():
+            self.classes = read_classes(class_file)
+
+    def published_split(self) -> Split | None:
+        """The split's folders; None where images and masks lie in the root."""
+        if not self._names:
+            return None
+        return Split(*(self._names.get(part, ()) for part in _PARTS))
+
+    def shares(self) -> tuple[float, float]:
+        """The paper's 27 and 39 of 266."""
+        return 27 / 266, 39 / 266
+
+    def files(self, item: str) -> tuple[Path, ...]:
+        """The image and its mask."""
+        return self._files[item]
+
+    def load(self, item: str) -> LabelledScene:
+        """Decode an image and its mask.
+
+        Raises:
+            DatasetError: If a file cannot be read, their sizes differ, or an id is neither a class
+                nor 255.
+        """
+        image_path, mask_path = self._files[item]
+        image, ids = read_rgb(image_path), read_ids(mask_path)
+        check_sizes(image_path, image, mask_path, ids)
+        classes = {value: value for value in range(len(self.classes))}
+        labels = map_ids(ids, classes, (NODATA_CLASS,), str(mask_path))
+        return LabelledScene(f"image {item}", image, labels)
+
+    def _pairs(self, part: str) -> dict[str, tuple[Path, Path]]:
+        folder = self.root / part
+        for name in ("images", "masks"):
+            if not (folder / name).is_dir():
+                missing = (folder / name).relative_to(self.root)
+                raise self.wrong_layout(f"the folder '{missing}' is missing")
+        return pairs_by_stem(folder / "images", folder / "masks", _IMAGE_SUFFIXES, _MASK_SUFFIXES)
+
+
+def read_classes(path: Path) -> ClassScheme:
+    """Read ``classes.csv``: a row a class in the order of the ids, ``name`` or ``name,r,g,b``.
+
+    A first row whose first cell is "name" is the header. Classes without a colour get one.
+
+    Raises:
+        DatasetError: If the file cannot be read, a row is neither form, a name is there twice, or
+            there are none or more than 255.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} cannot be read as a CSV file of classes ({error}).") from error
+    if rows and rows[0][0].lower() == "name":
+        del rows[0]
+    try:
+        return ClassScheme(
+            tuple(row[0] for row in rows),
+            tuple(_colour(row, index) for index, row in enumerate(rows)),
+        )
+    except (ConfigError, ValueError) as error:
+        raise DatasetError(f"{path} does not list classes: {error}") from error
+
+
+def _colour(row: list[str], index: int) -> RGB:
+    """Colour of a row of ``classes.csv``, or one by the class's id where it has none.
+
+    Raises:
+        ValueError: If it has another form.
+    """
+    if not row[0] or len(row) not in (1, 4):
+        raise ValueError(f"'{','.join(row)}' is neither 'name' nor 'name,r,g,b'.")
+    if len(row) == 4 and all(cell.isdecimal() for cell in row[1:]):
+        return int(row[1]), int(row[2]), int(row[3])
+    if len(row) == 4:
+        raise ValueError(f"the colour of '{','.join(row)}' is not three numbers of 0 to 255.")
+    red, green, blue = colorsys.hsv_to_rgb(index * _HUE_STEP % 1.0, 0.6, 0.85)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def histo_size(shape: tuple[int, int], budget: tuple[int, int]) -> tuple[int, int]:
+    """Size to which an image of any shape is sampled, by the paper's rule (appendix A.6).
+
+    Of "the short side becomes the budget's short side" and "the long side becomes the budget's long
+    side", both keeping the aspect ratio, the one with fewer pixels. The other side is rounded down,
+    which is what the paper's example does: 368×7986 gives 36×800, from 36.9. (The other candidate
+    of that example, printed as 40×868, follows from a short side of 40; of 80 it is 80×1736, with
+    the same outcome.) An image is never enlarged, and no side is below 1.
+
+    Args:
+        shape: (height, width) of the image in pixels, in either orientation.
+        budget: The budget's two sides in pixels, in any order.
+
+    Returns:
+        (height, width) in the image's orientation.
+
+    Raises:
+        ConfigError: If a side is below 1.
+
+    >>> histo_size((368, 7986), (80, 800)), histo_size((7986, 368), (80, 800))
+    ((36, 800), (800, 36))
+    """
+    if min(*shape, *budget) < 1:
+        raise ConfigError(
+            f"An image of {shape[0]} x {shape[1]} px cannot be sampled at {budget[0]} x "
+            f"{budget[1]} px: sides must be at least 1."
+        )
+    short, long = sorted(shape)
+    short_budget, long_budget = sorted(budget)
+    by_short = (short_budget, long * short_budget // short)
+    by_long = (max(1, short * long_budget // long), long_budget)
+    best = min(by_short, by_long, key=lambda size: size[0] * size[1])
+    sides = (min(best[0], short), min(best[1], long))
+    return sides if shape[0] <= shape[1] else (sides[1], sides[0])

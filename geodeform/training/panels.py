@@ -1,0 +1,110 @@
+"""Pictures of held-out windows: what the model sees, where it looks, and what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from geodeform.classes import NODATA_CLASS, ClassScheme
+from geodeform.quicklook import NODATA_GREY, to_hex
+
+_SIDE = 3.2  # inches of a picture
+_PIXELS = 640  # of a picture's longer side
+_POINTS = 4000  # sampling points drawn
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One held-out window.
+
+    Attributes:
+        image: (H, W, 3) for display, uint8.
+        points: (n, 2) where it is sampled, pixels (x, y).
+        density: (hd, wd) sampling density.
+        target: (hd, wd) what the edge loss pulls the density to.
+        predicted: (H, W) class ids.
+        labels: (H, W) class ids, 255 unknown.
+        accuracy: Share of the known pixels that are right.
+    """
+
+    image: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    density: NDArray[np.float32]
+    target: NDArray[np.float32]
+    predicted: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    accuracy: float
+
+
+def draw_panels(path: Path, panels: Sequence[Panel], scheme: ClassScheme, title: str) -> None:
+    """Write a PNG with a row of five pictures for each window; it appears once it is whole.
+
+    Args:
+        path: The PNG.
+        panels: Windows, one or more.
+        scheme: Names and colours of the classes.
+        title: First line.
+    """
+    H, W = panels[0].labels.shape
+    aspect = min(max(H / W, 0.25), 2.0)
+    width = _SIDE if aspect <= 1 else _SIDE / aspect
+    figure = Figure(
+        figsize=(5 * width + 0.4, len(panels) * (width * aspect + 0.35) + 1.0),
+        dpi=110,
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 5, squeeze=False)
+    colours = scheme.palette()
+    colours[NODATA_CLASS] = NODATA_GREY
+    for row, panel in zip(axes, panels, strict=True):
+        H, W = panel.labels.shape
+        extent = (0, W, H, 0)
+        step = max(1, math.ceil(max(H, W) / _PIXELS))
+        pictures = (
+            (panel.image[::step, ::step], None),
+            (panel.density, "viridis"),
+            (panel.target, "magma"),
+            (colours[panel.predicted[::step, ::step]], None),
+            (colours[panel.labels[::step, ::step]], None),
+        )
+        for axis, (picture, cmap) in zip(row, pictures, strict=True):
+            axis.imshow(picture, extent=extent, cmap=cmap, interpolation="nearest", aspect="auto")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        thin = max(1, math.ceil(len(panel.points) / _POINTS))
+        shown = panel.points[::thin]
+        row[0].scatter(
+            shown[:, 0], shown[:, 1], s=min(8.0, 6000 / len(shown)), c="#FF3030", linewidths=0
+        )
+        row[0].set_xlim(0, W)
+        row[0].set_ylim(H, 0)
+        low, high = float(panel.density.min()), float(panel.density.max())
+        row[1].set_xlabel(
+            f"densest place {high / max(low, 1e-12):.3g} times the sparsest", fontsize=8
+        )
+        row[3].set_xlabel(f"accuracy {panel.accuracy:.1%}", fontsize=8)
+    names = ("Image and samples", "Density", "Edge target", "Prediction", "Labels")
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.set_title(name, fontsize=10)
+    handles = [
+        Patch(color=to_hex(colour), label=name)
+        for name, colour in zip(scheme.names, scheme.colours, strict=True)
+    ]
+    handles.append(Patch(color=to_hex(NODATA_GREY), label="Unknown"))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8
+    )
+    figure.suptitle(title, fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    figure.savefig(partial, format="png")
+    partial.replace(path)
