@@ -6,7 +6,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP_CONSTRAINTS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test test-slow lint benchmark clean
 
 # The stamp is newer than what it was installed from, so a second `make` installs nothing.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -21,8 +21,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/geodeform demo --overwrite
 
+# Ten minutes at most on two cores; what trains for longer, or every recipe, is in test-slow.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

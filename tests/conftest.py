@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from hypothesis import settings
 # Timings are noisy where cores are shared; what is tested is the answer.
 settings.register_profile("geodeform", deadline=None)
 settings.load_profile("geodeform")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoded_scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache folder of the whole session: tests never touch the user's own."""
+    folder = tmp_path_factory.mktemp("decoded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEODEFORM_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

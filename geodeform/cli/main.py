@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import click
 
-from geodeform.cli import datasets, demo, segment, train
+from geodeform.cli import datasets, demo, models, segment, train
 from geodeform.errors import GeodeformError
 
 
@@ -53,3 +53,4 @@ main.add_command(segment.command)
 main.add_command(demo.command)
 main.add_command(train.command)
 main.add_command(datasets.command)
+main.add_command(models.command)

@@ -55,11 +55,11 @@ class NumbersType(click.ParamType):  # type: ignore[type-arg]
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]
-    """``128`` or ``40x400`` as a recipe writes it; ``null`` where nothing is a choice.
+    """``512`` or ``512x768`` (height x width) → (height, width).
 
     Args:
-        several: Whether it is a list of sizes, with commas.
-        optional: Whether ``null`` is allowed.
+        several: Whether it is a list of sizes, with commas, and gives a list.
+        optional: Whether ``null`` is allowed, and given back as it is.
     """
 
     def __init__(self, *, several: bool = False, optional: bool = False) -> None:
@@ -69,13 +69,16 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse, with click's usage error (exit code 2) where it cannot be read."""
-        words = [word.strip() for word in str(value).split(",")]
-        if self.optional and words == ["null"]:
-            return "null"
-        for word in words:
-            if not re.fullmatch(r"\d+(x\d+)?", word) or (len(words) > 1 and not self.several):
-                self.fail(f"'{value}' is no size such as 128 or 40x400", param, ctx)
-        sizes: list[Any] = [int(word) if word.isdecimal() else word for word in words]
+        if not isinstance(value, str) or (self.optional and value == "null"):
+            return value
+        sizes = []
+        for word in value.split(",") if self.several else [value]:
+            match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", word.strip())
+            if match is None:
+                self.fail(
+                    f"'{word}' is no size such as 512 or 512x768 (height x width)", param, ctx
+                )
+            sizes.append((int(match[1]), int(match[2] or match[1])))
         return sizes if self.several else sizes[0]
 
 

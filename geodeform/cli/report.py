@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from geodeform.errors import GeodeformError
 from geodeform.result import format_area
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from geodeform.pipeline import Estimate
     from geodeform.result import SegmentationResult
     from geodeform.training.callbacks import TrainStatus
+
+
+_PIPED_WIDTH = 1000
+_FINE_COLOURS = ("256", "truecolor")  # of rich; sixteen colours would show other ones
 
 
 @contextmanager
@@ -119,11 +124,29 @@ class Reporter:
                     task,
                     completed=status.step,
                     total=status.steps,
-                    said=f"loss {status.loss:.3f} · {status.windows_per_s:.1f} windows/s · "
-                    f"{status.data_share:.0%} waiting for data{miou}",
+                    said=f"loss {status.loss:.3f} · {status.windows_per_s:.1f}/s · "
+                    f"{status.data_share:.0%} waiting{miou}",
                 )
 
             yield report
+
+
+def output_console() -> Console:
+    """A console on standard output; without a terminal to fit, an entry is one line, for grep."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    return console
+
+
+def class_line(console: Console, number: int, name: str, colour: str | None) -> Text:
+    """A class with its id and, where it has one, its colour, ``#RRGGBB``."""
+    line = Text(f"  {number:>3}  ")
+    if colour is not None:
+        if console.color_system in _FINE_COLOURS:
+            line.append("  ", style=f"on {colour.lower()}").append(" ")
+        line.append(f"{colour}  ")
+    return line.append(name)
 
 
 def print_result(result: SegmentationResult) -> None:

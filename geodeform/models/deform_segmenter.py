@@ -174,11 +174,17 @@ class DeformSegmenter(nn.Module):
         height, width = sampled.shape[-2:]
         padded = pad_to_multiple(sampled, self.segmenter.divisor)
         padded = padded.contiguous(memory_format=torch.channels_last)
+        if torch.compiler.is_compiling():  # a graph takes any number of windows, undivided
+            return self._logits(padded)[..., :height, :width]
         n = len(padded)
         if padded.device.type == "cpu" and not torch.is_grad_enabled() and not self.training:
             n = max(1, CPU_BATCH_PIXELS // (padded.shape[-2] * padded.shape[-1]))
-        logits = torch.cat([self.segmenter(part) for part in torch.split(padded, n)])
+        logits = torch.cat([self._logits(part) for part in torch.split(padded, n)])
         return logits[..., :height, :width]
+
+    def _logits(self, padded: Tensor) -> Tensor:
+        logits: Tensor = self.segmenter(padded)
+        return logits
 
     def forward(
         self,
@@ -228,7 +234,7 @@ class DeformSegmenter(nn.Module):
         return Prediction(placement.density, placement.grid, sampled, logits, placement.nodes)
 
     def _uniform(self, image: Tensor, low_res: Size, size: Size) -> Placement:
-        batch, device, dtype = len(image), image.device, image.dtype
+        batch, device, dtype = image.shape[0], image.device, image.dtype
         return Placement(
             uniform_density(batch, low_res, device=device, dtype=dtype),
             uniform_grid(batch, size, device=device, dtype=dtype),

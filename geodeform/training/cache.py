@@ -8,17 +8,21 @@ system decides what stays in memory.
 Layout: ``FOLDER/DATASET/KEY/`` with ``image_0.npy`` (C, H, W), ``image_1.npy`` … (each halved once
 more, made when first asked for), ``labels.npy`` (H, W) and ``entry.json``. KEY is a hash of
 everything that the result depends on: the files' paths, sizes and modification times, the classes
-and the options. An entry appears whole or not at all, so processes may fill the cache at once.
+and the options. An entry appears whole or not at all, so processes may fill the cache at once; what
+is being written has a name that begins with ``.partial-``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -39,6 +43,9 @@ CACHE_VARIABLE = "GEODEFORM_CACHE"
 
 _FORMAT = 1
 _ENTRY = "entry.json"
+_KEY = re.compile(r"[0-9a-f]{24}")
+_PARTIAL = ".partial-"
+_ABANDONED_S = 3600.0  # no item takes an hour to write: its process was killed
 _DECODERS = 4  # threads; image libraries decode without the GIL
 
 
@@ -65,30 +72,69 @@ def default_cache_folder() -> Path:
 
 def cache_usage(folder: Path | None = None) -> list[CacheUsage]:
     """Return what each dataset occupies, by name; empty where nothing is cached."""
-    entries = _entries(folder or default_cache_folder())
     sizes: dict[str, list[int]] = {}
-    for entry in entries:
-        size = sum(file.stat().st_size for file in entry.iterdir() if file.is_file())
-        sizes.setdefault(entry.parent.name, []).append(size)
+    for entry in _entries(folder or default_cache_folder()):
+        sizes.setdefault(entry.parent.name, []).append(sum(map(_size, entry.glob("*"))))
     return [CacheUsage(name, len(s), sum(s)) for name, s in sorted(sizes.items())]
 
 
 def clear_cache(dataset: str | None = None, folder: Path | None = None) -> list[CacheUsage]:
     """Delete the decoded items of a dataset, or of all, and return what was deleted.
 
-    Only entries that this module wrote are deleted, whatever else lies in the folder. A training
-    that runs keeps what it has mapped.
+    Only what this module wrote is deleted, whatever else lies in the folder: entries, and what a
+    process that was killed left of one. A training that runs keeps what it has mapped.
+
+    Raises:
+        DatasetError: If something cannot be deleted.
     """
     folder = folder or default_cache_folder()
     freed = [use for use in cache_usage(folder) if dataset in (None, use.dataset)]
-    for entry in _entries(folder):
+    for entry in [*_entries(folder), *_abandoned(folder)]:
         if dataset in (None, entry.parent.name):
-            shutil.rmtree(entry)
+            try:
+                shutil.rmtree(entry)
+            except FileNotFoundError:
+                continue  # another process was faster
+            except OSError as error:
+                raise DatasetError(
+                    f"Cannot delete {entry} ({error.strerror}); delete it by hand."
+                ) from error
     return freed
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob(f"*/*/{_ENTRY}"))
+    found = (path.parent for path in folder.glob(f"*/*/{_ENTRY}"))
+    return sorted(path for path in found if _KEY.fullmatch(path.name))
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """What processes that were killed had begun to write."""
+    abandoned = []
+    for path in folder.glob(f"*/{_PARTIAL}*"):
+        with contextlib.suppress(FileNotFoundError):  # it was not: now it has its own name
+            if path.is_dir() and path.stat().st_mtime < time.time() - _ABANDONED_S:
+                abandoned.append(path)
+    return abandoned
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; 0 of one that went away or was renamed meanwhile."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _partial(path: Path) -> Path:
+    """A name of its own beside ``path``, to write to before renaming."""
+    return path.with_name(f"{_PARTIAL}{uuid.uuid4().hex}")
+
+
+def _cannot_write(folder: Path, error: OSError) -> DatasetError:
+    return DatasetError(
+        f"Cannot write the cache of decoded scenes in {folder} ({error.strerror}); free some "
+        "space, set data.cache to another folder, or to 'none'."
+    )
 
 
 class CachedScene:
@@ -132,10 +178,16 @@ class CachedScene:
         halved = halve(self.image(level - 1))
         if path is None:
             return halved
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
-            np.save(file, halved)
-        partial.replace(path)
+        partial = _partial(path)
+        try:
+            with partial.open("wb") as file:
+                np.save(file, halved)
+            partial.replace(path)
+        except OSError as error:
+            raise _cannot_write(path.parent, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()  # renamed, where all went well
         return _mapped(path)
 
 
@@ -188,19 +240,16 @@ class SceneCache:
             try:
                 self._write(item, entry)
             except OSError as error:
-                raise DatasetError(
-                    f"Cannot write the cache of decoded scenes in {self.folder} "
-                    f"({error.strerror}); free some space, set data.cache to another folder, or "
-                    "to 'none'."
-                ) from error
-        facts = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
-        return CachedScene(
-            facts["name"],
-            _mapped(entry / "image_0.npy"),
-            _mapped(entry / "labels.npy"),
-            np.array(facts["counts"], np.int64),
-            entry,
-        )
+                raise _cannot_write(self.folder, error) from error
+        try:
+            facts = json.loads((entry / _ENTRY).read_text(encoding="utf-8"))
+            image, labels = _mapped(entry / "image_0.npy"), _mapped(entry / "labels.npy")
+        except (OSError, ValueError) as error:  # a full disk or a crash of the machine
+            raise DatasetError(
+                f"The cached item {entry} is damaged ({error}); delete this folder, then it is "
+                "decoded anew."
+            ) from error
+        return CachedScene(facts["name"], image, labels, np.array(facts["counts"], np.int64), entry)
 
     def _decode(
         self, item: str
@@ -212,8 +261,8 @@ class SceneCache:
 
     def _write(self, item: str, entry: Path) -> None:
         image, labels, counts, name = self._decode(item)
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=entry.parent))
+        partial = _partial(entry)
+        partial.mkdir(parents=True)
         try:
             np.save(partial / "image_0.npy", image)
             np.save(partial / "labels.npy", labels)

@@ -12,7 +12,12 @@ from torch.utils.data import DataLoader
 from geodeform.config import TrainConfig
 from geodeform.deform.coords import Size
 from geodeform.models.spec import Sizing, default_scaling
-from geodeform.training.cache import CachedScene, SceneCache, cache_usage
+from geodeform.training.cache import (
+    CachedScene,
+    SceneCache,
+    cache_usage,
+    default_cache_folder,
+)
 from geodeform.training.datasets.base import LabelledDataset, Split, listed
 from geodeform.training.windows import (
     Sizes,
@@ -60,6 +65,8 @@ class SceneData(LightningDataModule):
             default_scaling(config.model.segmenter, len(dataset.bands)),
             _window_settings(config),
         )
+        # What each process does again for its own rank: refused before anything is written.
+        self._windows.share(0, config.run.devices * config.run.nodes)
         self.class_counts = self._windows.class_counts
         self.steps_per_epoch = self._windows.steps_per_epoch
         if config.optim.steps == 0:
@@ -68,20 +75,22 @@ class SceneData(LightningDataModule):
         self.config = config
         _LOG.info(
             "Data: %s for training, %s held out; %d steps an epoch; read in %.1f s.",
-            listed(split.train),
-            listed(split.val),
+            listed(split.train, 6),
+            listed(split.val, 6),
             self.steps_per_epoch,
             time.perf_counter() - began,
         )
         if cache.folder is not None:
             used = [use for use in cache_usage(cache.folder) if use.dataset == dataset.info.name]
             size = sum(use.size_bytes for use in used)
+            # the command clears the user's cache folder; one that was named is the user's own
+            default = cache.folder == default_cache_folder()
             _LOG.info(
-                "Decoded data are kept in %s: %.0f MB of %s (geodeform datasets --clear-cache %s).",
+                "Decoded data are kept in %s: %.0f MB of %s%s.",
                 cache.folder,
                 size / 1e6,
                 dataset.info.name,
-                dataset.info.name,
+                f" (geodeform datasets --clear-cache {dataset.info.name})" if default else "",
             )
 
     @property

@@ -361,8 +361,10 @@ class DeformLoss(nn.Module):
         size = (prediction.density.shape[-2], prediction.density.shape[-1])
         low_res = sample_labels(labels, uniform_grid(len(labels), size, device=labels.device))
         if prediction.nodes is not None:
-            wanted = boundary_grid(low_res, size, weight=self.edge_weight)
-            return grid_loss(prediction.nodes, wanted.to(prediction.nodes))
+            frame = (labels.shape[-2], labels.shape[-1])
+            wanted = boundary_grid(low_res, size, weight=self.edge_weight, frame=frame)
+            distance = grid_loss(prediction.nodes, wanted.to(prediction.nodes))  # mean over windows
+            return total(distance * len(labels)) / total(distance.new_tensor(float(len(labels))))
         target = edge_target(low_res, self.n_classes, blur_sigma=self.edge_blur)
         if self.edge_share > 0:
             return edge_divergence(prediction.density, target, self.edge_share)

@@ -196,7 +196,11 @@ def train(
         )
         trainer, best, early = make_trainer(config, device, data, report)
         began = time.perf_counter()
-        trainer.fit(task, data, ckpt_path=checkpoint)
+        try:
+            trainer.fit(task, data, ckpt_path=checkpoint)
+        except SystemExit:  # how Lightning ends after Ctrl-C; below is said how to continue
+            if not trainer.interrupted:
+                raise
         seconds = time.perf_counter() - began
         stopped_early = early is not None and early.wait_count >= early.patience
         if trainer.global_step < config.optim.steps and not stopped_early:
@@ -288,8 +292,8 @@ def make_spec(
         resizer_filters=model.resizer_filters,
         budgets=tuple(sorted(set(model.sizes))),
         training_data=(
-            f"{dataset.info.title}; items {listed(split.train)} for training, "
-            f"{listed(split.val)} held out"
+            f"{dataset.info.title}; items {listed(split.train, 6)} for training, "
+            f"{listed(split.val, 6)} held out"
         ),
         licence=f"Yours to say; training data: {dataset.info.licence}",
         description=dataset.info.purpose,
@@ -318,7 +322,7 @@ def finished_spec(task: GeodeformTask, split: Split, steps: int) -> ModelSpec:
     window = config.data.window
     metrics: dict[str, Any] = {
         "validated_on": (
-            f"{listed(split.val)}, "
+            f"{listed(split.val, 6)}, "
             + ("whole images" if window is None else f"windows of {window[1]}x{window[0]} px")
         ),
         "steps": steps,

@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from geodeform.cli.datasets import command, describe, short_licence
+from geodeform.training.cache import SceneCache, cache_usage
 from geodeform.training.datasets.base import DatasetInfo, LabelledDataset, LabelledScene
 from geodeform.training.datasets.dubai import DubaiScenes
 from geodeform.training.datasets.registry import DATASETS
@@ -133,7 +136,108 @@ def test_licences_in_the_list_are_short(licence: str, short: str) -> None:
     assert short_licence(licence) == short
 
 
-@pytest.mark.parametrize("arguments", [[], ["dubai"], ["--json"]])
+class Old(Own):
+    """A dataset that this geodeform does not know any more."""
+
+    info = DatasetInfo("old [x]", "", "", (), "", "", "")
+    classes = DubaiScenes.classes
+    items = ("a",)
+
+    def files(self, item: str) -> tuple[Path, ...]:
+        return (self.root / f"{item}.txt",)
+
+    def load(self, item: str) -> LabelledScene:
+        return LabelledScene(item, np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8))
+
+
+class Kept(Old):
+    """Stands for a known dataset with two items."""
+
+    info = DubaiScenes.info
+    items = ("a", "b")
+
+    def load(self, item: str) -> LabelledScene:
+        shape = (700, 800)
+        return LabelledScene(item, np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8))
+
+
+@pytest.fixture
+def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that holds two items of dubai and one of a dataset of old."""
+    for item in ("a", "b"):
+        (tmp_path / f"{item}.txt").write_text(item, encoding="utf-8")
+    folder = tmp_path / "decoded"
+    for kind in (Old, Kept):
+        SceneCache(kind(tmp_path), folder).scenes(kind.items)
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    monkeypatch.setenv("GEODEFORM_CACHE", str(folder))
+    return folder
+
+
+def table(told: str) -> list[list[str]]:
+    return [line.split() for line in told.splitlines() if line.startswith("  ") and line.strip()]
+
+
+def test_the_cache_is_shown_by_dataset(decoded: Path) -> None:
+    told = run("--cache")
+    rows = [["dataset", "items", "MB"], ["dubai", "2", "4.5"], ["old", "[x]", "1", "0.0"]]
+    assert table(told) == [*rows, ["total", "3", "4.5"]]
+    assert f"Decoded in {decoded}.\n" in told
+    assert "geodeform datasets --clear-cache [NAME]" in told
+    assert table(run("--cache", "dubai"))[1:] == [["dubai", "2", "4.5"], ["total", "2", "4.5"]]
+    assert table(run("--cache", "old [x]"))[-1] == ["total", "1", "0.0"]
+    assert run("loveda", "--cache") == f"Nothing is decoded in {decoded}.\n"
+
+
+def test_json_says_the_cache_in_bytes(decoded: Path) -> None:
+    sizes = {use.dataset: use.size_bytes for use in cache_usage(decoded)}
+    assert json.loads(run("--cache", "--json")) == {
+        "folder": str(decoded),
+        "freed": False,
+        "datasets": [
+            {"name": "dubai", "items": 2, "size_bytes": sizes["dubai"]},
+            {"name": "old [x]", "items": 1, "size_bytes": sizes["old [x]"]},
+        ],
+        "items": 3,
+        "size_bytes": sum(sizes.values()),
+    }
+    freed = json.loads(run("--clear-cache", "--json", "dubai"))
+    assert freed["freed"] is True
+    assert freed["datasets"] == [{"name": "dubai", "items": 2, "size_bytes": sizes["dubai"]}]
+    assert (freed["items"], freed["size_bytes"]) == (2, sizes["dubai"])
+    assert json.loads(run("--cache", "--json"))["items"] == 1
+
+
+def test_the_cache_of_one_dataset_is_cleared(decoded: Path) -> None:
+    assert run("--clear-cache", "dubai") == f"Freed 4.5 MB in {decoded}: 2 items of dubai.\n"
+    assert [use.dataset for use in cache_usage(decoded)] == ["old [x]"]
+    assert run("--clear-cache", "dubai") == f"Nothing to free in {decoded}.\n"
+    assert [use.dataset for use in cache_usage(decoded)] == ["old [x]"]
+
+
+def test_the_whole_cache_is_cleared_and_nothing_else(decoded: Path) -> None:
+    told = run("--clear-cache")
+    assert told == f"Freed 4.5 MB in {decoded}: 2 items of dubai, 1 item of old [x].\n"
+    assert cache_usage(decoded) == []
+    assert (decoded / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert run("--cache") == f"Nothing is decoded in {decoded}.\n"
+    assert run("--clear-cache") == f"Nothing to free in {decoded}.\n"
+
+
+def test_wrong_usage_of_the_cache_deletes_nothing(decoded: Path) -> None:
+    for arguments, problem in (
+        (["--cache", "--clear-cache"], "Give --cache to look or --clear-cache to delete, not both"),
+        (["--clear-cache", "dubia"], "There is no dataset 'dubia' (did you mean 'dubai'?)"),
+        (["--clear-cache", "notes.txt"], "There is no dataset 'notes.txt'"),
+    ):
+        done = CliRunner().invoke(command, arguments)
+        assert done.exit_code == 2
+        assert problem in done.stderr
+        assert done.stdout == ""
+    assert sum(use.entries for use in cache_usage(decoded)) == 3
+
+
+@pytest.mark.parametrize("arguments", [[], ["dubai"], ["--json"], ["--cache"], ["--clear-cache"]])
 def test_the_command_imports_no_torch(arguments: list[str]) -> None:
     code = (
         "import sys\n"
@@ -147,4 +251,4 @@ def test_the_command_imports_no_torch(arguments: list[str]) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr == "[]"
-    assert "dubai" in done.stdout
+    assert done.stdout
