@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
-from rasterio.transform import Affine, from_gcps
+from rasterio.transform import Affine
 from rasterio.windows import Window
 from shapely.errors import GEOSException
-from shapely.geometry import MultiPoint, MultiPolygon, Polygon, box
+from shapely.geometry import MultiPoint, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from geodeform.budget import Budget, within_sides
 from geodeform.errors import ConfigError, SceneError
+from geodeform.geo.affine import apply, compose, frame_of
+from geodeform.geo.project import project_near
 from geodeform.geo.scene import Scaling, Scene
 from geodeform.geo.windows import WindowPlan, plan_windows
 
@@ -115,7 +117,7 @@ class SegmentationPlan:
         """Where a block of the region lies inside the area of interest; None for everywhere."""
         if self.aoi is None:
             return None
-        transform = self.frame @ Affine.translation(window.col_off, window.row_off)
+        transform = compose(self.frame, Affine.translation(window.col_off, window.row_off))
         shape = (int(window.height), int(window.width))
         mask: NDArray[np.bool_] = geometry_mask([self.aoi], shape, transform, invert=True)
         return mask
@@ -160,7 +162,7 @@ def plan_segmentation(
     _check_sampler(sampler, spec)
     notes: list[str] = []
     name = Path(scene.name).name
-    frame, crs = _frame(scene)
+    frame, crs = frame_of(scene)
     if crs is None:
         notes.append(f"{name} has no CRS: outputs keep its pixel coordinates.")
     if scene.bands_guessed:
@@ -186,7 +188,7 @@ def plan_segmentation(
     transform = scene.transform
     if (region.col_off, region.row_off) != (0, 0):  # else bit-equal to the scene's
         corner = Affine.translation(region.col_off, region.row_off)
-        transform, frame = transform @ corner, frame @ corner
+        transform, frame = compose(transform, corner), compose(frame, corner)
     active = tuple(
         i for i in range(len(windows)) if area is None or _touches(windows[i], frame, area)
     )
@@ -301,14 +303,6 @@ def _ground_window(
     return window
 
 
-def _frame(scene: Scene) -> tuple[Affine, CRS | None]:
-    """Return the affine from pixels to map coordinates, and its CRS."""
-    points, crs = scene.gcps
-    if scene.crs is None and crs is not None and len(points) >= 3:
-        return from_gcps(points), crs
-    return scene.transform, scene.crs
-
-
 def _region(
     name: str,
     shape: tuple[int, int],
@@ -331,7 +325,7 @@ def _region(
             raise ConfigError(
                 "A bounding box is xmin,ymin,xmax,ymax with xmin < xmax, ymin < ymax."
             )
-        corners = [_apply(~frame, *p) for p in product((xmin, xmax), (ymin, ymax))]
+        corners = [apply(~frame, *p) for p in product((xmin, xmax), (ymin, ymax))]
         part = part.intersection(MultiPoint(corners).envelope)
     if part.is_empty or part.area == 0:
         raise SceneError(f"The bounding box or area of interest lies outside {name}.")
@@ -395,31 +389,14 @@ def _read_aoi(
 def _project(
     shapes: gpd.GeoSeries, what: str, shape: tuple[int, int], frame: Affine, crs: CRS
 ) -> gpd.GeoSeries:
-    """Bring shapes to the scene's CRS.
-
-    Only what is near the scene is projected, in short steps: a polygon around the world has four
-    corners, which may not even exist in the scene's CRS, and edges that are curves there.
-    """
+    """Bring the shapes' union to the scene's CRS, as far as it is near the scene."""
     H, W = shape
-    corners = [_apply(frame, *p) for p in product((0, W), (0, H))]
+    corners = MultiPoint([apply(frame, *p) for p in product((0, W), (0, H))])
+    target = pyproj.CRS(crs.to_wkt())
     try:
-        change = pyproj.Transformer.from_crs(crs.to_wkt(), shapes.crs, always_xy=True)
-        bounds = change.transform_bounds(*MultiPoint(corners).bounds, densify_pts=51)
-        left, bottom, right, top = bounds
-        if all(math.isfinite(v) for v in bounds):
-            # left > right: the scene lies across the 180th meridian
-            spans = [(left, right)] if left < right else [(left, 180.0), (-180.0, right)]
-            near = MultiPolygon([box(a, bottom, b, top) for a, b in spans])
-            if shapes.union_all().covers(near):  # all of it, also where it holds a pole
-                return gpd.GeoSeries([MultiPoint(corners).convex_hull], crs=crs.to_wkt())
-            margin = max(right - left, top - bottom) / 4
-            shapes = shapes.intersection(near.buffer(margin, join_style="mitre"))
-            shapes = shapes[~shapes.is_empty]
-        if shapes.empty:
-            return shapes
-        xmin, ymin, xmax, ymax = shapes.total_bounds
-        steps = shapes.segmentize(max(xmax - xmin, ymax - ymin) / 256)
-        return steps.to_crs(crs.to_wkt()).make_valid()
+        whole = np.array([shapes.union_all()], object)
+        pieces, _ = project_near(whole, shapes.crs, corners.bounds, target)
+        return gpd.GeoSeries(pieces, crs=target).make_valid()
     except (ProjError, GEOSException) as error:
         raise SceneError(f"{what} cannot be brought to the scene's CRS: {error}.") from error
 
@@ -435,10 +412,5 @@ def _grazes(area: BaseGeometry, frame: Affine, shape: tuple[int, int]) -> bool:
 def _touches(window: Window, transform: Affine, area: BaseGeometry) -> bool:
     x0, y0 = window.col_off, window.row_off
     x1, y1 = x0 + window.width, y0 + window.height
-    corners = [_apply(transform, *p) for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
+    corners = [apply(transform, *p) for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
     return bool(Polygon(corners).intersects(area))
-
-
-def _apply(transform: Affine, x: float, y: float) -> tuple[float, float]:
-    a, b, c, d, e, f = transform[:6]
-    return a * x + b * y + c, d * x + e * y + f

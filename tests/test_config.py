@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from geodeform.config import TrainConfig
+from geodeform.config import DATASET_RECIPES, TrainConfig
 from geodeform.errors import ConfigError
 
-RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = sorted(CONFIGS.glob("*.yaml"))
+RECIPE_OF = {
+    "deepglobe": "deepglobe/joint_100.yaml",
+    "cityscapes": "cityscapes/joint_64x128.yaml",
+    "pca-histo": "pca-histo/joint_80x800.yaml",
+    "camvid": "camvid.yaml",
+}
 
 
 def test_dictionary_and_yaml_round_trips(tmp_path):
@@ -103,14 +110,26 @@ def test_bad_files_are_named(tmp_path, text, message):
         TrainConfig.from_yaml(tmp_path / "absent.yaml")
 
 
-def test_the_defaults_are_the_packaged_models_recipe():
+def test_the_packaged_models_recipe_is_that_of_its_dataset():
     recipe = Path(__file__).parents[1] / "configs" / "dubai.yaml"
-    written, default = TrainConfig.from_yaml(recipe).to_dict(), TrainConfig().to_dict()
-    assert written["model"].pop("default_size") == [
-        128,
-        128,
-    ]  # of the sizes, the largest by default
+    written = TrainConfig.from_yaml(recipe).to_dict()
+    default = TrainConfig.for_dataset("dubai").to_dict()
+    # of the sizes, the largest by default
+    assert written["model"].pop("default_size") == [128, 128]
     default["model"].pop("default_size")
     assert written["data"].pop("val_items") == ["7"]  # the dataset's own split
     default["data"].pop("val_items")
     assert written == default
+    assert not TrainConfig().loss.jacobian  # no gain was measured
+
+
+@pytest.mark.parametrize("dataset", sorted(set(DATASET_RECIPES) - {"dubai"}))
+def test_a_datasets_recipe_is_that_of_its_file(dataset):
+    path = CONFIGS / RECIPE_OF[dataset]
+    written, built_in = (
+        TrainConfig.from_yaml(path).to_dict(),
+        TrainConfig.for_dataset(dataset).to_dict(),
+    )
+    assert built_in["run"].pop("out") == f"runs/{dataset}"
+    assert written["run"].pop("out") == f"runs/{RECIPE_OF[dataset].removesuffix('.yaml')}"
+    assert written == built_in

@@ -23,7 +23,6 @@ from shapely.geometry import box
 
 import geodeform
 from geodeform.classes import NODATA_CLASS
-from geodeform.deform.sample import area_downsample
 from geodeform.errors import ConfigError, GeodeformError, OutputError, SceneError
 from geodeform.models.deform_segmenter import DeformSegmenter
 
@@ -77,9 +76,8 @@ def test_one_window_equals_the_slow_obvious_way(
     x = (x - torch.tensor(scaling.mean).view(1, -1, 1, 1)) / torch.tensor(scaling.std).view(
         1, -1, 1, 1
     )
-    low_res = area_downsample(x, result.plan.low_res_size)
     with torch.inference_mode():
-        out = model(x, (h, w), low_res=low_res, sampler=sampler)
+        out = model(x, (h, w), low_res=result.plan.low_res_size, sampler=sampler)
     probabilities = out.logits.softmax(1)[0].numpy()
     x_px, y_px = ((out.grid[0].numpy().astype(float) + 1) / 2 * np.array([768, 640])).T
     index = np.arange(h * w).reshape(h, w)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def command(
     reporter = Reporter(quiet=quiet, verbose=verbose)
     from geodeform.config import TrainConfig
 
-    overrides = {**_overrides(options), **dict(settings)}
+    overrides = _with_epochs({**_overrides(options), **dict(settings)})
     if resume is None:
         if config_path is None:
             base = TrainConfig.for_dataset(overrides.get("data.dataset", "dubai"))
@@ -136,6 +137,9 @@ def command(
         config = base.merged(overrides)
         if config.data.root is None:
             raise click.UsageError("Give the dataset's folder with --root.")
+    # DDP advises against an option that some recipes need, in every process; what is shown of
+    # torch's C++ is decided when torch is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         from geodeform.training.train import load_run, train
         from geodeform.training.trainer import is_first_process
@@ -197,6 +201,9 @@ def _overrides(options: dict[str, Any]) -> dict[str, Any]:
         elif value == "null":
             value = None
         given[_KEYS[name]] = value
-    if "optim.epochs" in given:  # epochs that were asked for are not outvoted by a recipe's steps
-        given.setdefault("optim.steps", 0)
     return given
+
+
+def _with_epochs(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Epochs that were asked for are not outvoted by a recipe's steps."""
+    return {"optim.steps": 0, **overrides} if "optim.epochs" in overrides else overrides

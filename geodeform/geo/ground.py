@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from geodeform.geo.affine import apply
+
 if TYPE_CHECKING:
     from affine import Affine
 
@@ -37,18 +39,13 @@ def ground_size(
     return flat if abs(round_earth[2] / flat[2] - 1) <= _STRETCH else round_earth
 
 
-def _corner(t: Affine, x: Any, y: Any) -> tuple[Any, Any]:
-    """Apply a transform to numbers or arrays: affine 2 and 3 differ in the operator."""
-    return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
-
-
 def _geodesic_size(
     transform: Affine, crs: CRS, shape: tuple[int, int]
 ) -> tuple[float, float, float] | None:
     """Measure the centre pixel on the CRS's ellipsoid, or None where that is impossible."""
     y, x = shape[0] / 2, shape[1] / 2
     ends = [(x, y - 0.5), (x, y + 0.5), (x - 0.5, y), (x + 0.5, y)]
-    points = np.array([_corner(transform, *p) for p in ends])
+    points = np.array([apply(transform, *p) for p in ends])
     try:
         source = pyproj.CRS.from_user_input(crs.to_wkt())
         geographic = source.geodetic_crs
@@ -100,7 +97,7 @@ class Ground:
         # degrees of longitude are shorter than those of latitude
         shrink = 1.0
         if self.crs.is_geographic:
-            _, latitude = _corner(transform, shape[1] / 2, shape[0] / 2)
+            _, latitude = apply(transform, shape[1] / 2, shape[0] / 2)
             shrink = float(np.cos(latitude * self._metres))
         self.pixel_size = (
             math.hypot(transform.b * shrink, transform.e),
@@ -127,7 +124,7 @@ class Ground:
         rows = np.arange(shape[0])
         cols = np.full(shape[0], shape[1] // 2)
         p, q, r, s = (
-            self._flatten(np.stack(_corner(transform, cols + right, rows + down), axis=1))
+            self._flatten(np.stack(apply(transform, cols + right, rows + down), axis=1))
             for down, right in ((0, 0), (0, 1), (1, 1), (1, 0))
         )
         first, second = r - p, s - q  # the diagonals: half their cross product is the area

@@ -161,7 +161,11 @@ class Panels(Callback):
         self.data = data
         self.folder = folder
         self.every = every
-        self._drawn = -1
+        self._drawn = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the step that a resumed run begins after: it was drawn before."""
+        self._drawn = trainer.global_step
 
     def on_train_batch_end(
         self,

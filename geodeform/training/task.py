@@ -169,10 +169,10 @@ class GeodeformTask(BaseTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One part's loss; the optimiser is Lightning's work."""
         sampler = self._train_sampler(uniform=batch["uniform"])
-        parts = [self._losses(windows, sampler) for windows in batch["groups"]]
+        parts = [self._losses(windows, sampler, batch) for windows in batch["groups"]]
         loss = _mean_parts(parts)
         if not bool(torch.isfinite(loss.total)):
-            self._stop(f"The loss is {float(loss.total)}", batch)
+            self._stop(f"The loss is {float(loss.total.detach())}", batch)
         self._last_batch = batch
         self._log("train_loss", loss.total)
         self._log("train_segmentation", loss.segmentation)
@@ -186,11 +186,12 @@ class GeodeformTask(BaseTask):
     def _train_sampler(self, *, uniform: bool) -> Sampler:
         return "uniform" if uniform else self.spec.samplers[0]
 
-    def _losses(self, windows: Windows, sampler: Sampler) -> LossParts:
+    def _losses(self, windows: Windows, sampler: Sampler, batch: Batch) -> LossParts:
         image, labels = to_network(windows["image"], windows["table"]), windows["labels"]
         prediction = self.model(
             image, windows["size"], low_res=windows["low_res"], sampler=sampler, labels=labels
         )
+        self._check_grid(prediction, batch)
         view = None
         for teacher in self._teacher:
             with torch.no_grad():
@@ -209,6 +210,11 @@ class GeodeformTask(BaseTask):
         if not bool(torch.isfinite(torch.stack([norm.float() for norm in norms]).sum())):
             self._stop("A gradient is not finite", self._last_batch)
 
+    def _check_grid(self, prediction: Prediction, batch: Batch) -> None:
+        """Stop before labels are looked up at places that are no numbers."""
+        if not bool(torch.isfinite(prediction.grid).all()):
+            self._stop("The sampling grid is not finite", batch)
+
     def _stop(self, problem: str, batch: Batch | None) -> NoReturn:
         """Save the batch and end the training."""
         path = (
@@ -219,7 +225,7 @@ class GeodeformTask(BaseTask):
         torch.save(batch, path)
         raise GeodeformError(
             f"{problem} at step {self.global_step}: training diverged. The batch is saved in "
-            f"{path}. Lower optim.lr or set optim.clip, then --resume or start again."
+            f"{path}. Start again with a lower optim.lr, or with optim.clip."
         )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -244,6 +250,7 @@ class GeodeformTask(BaseTask):
             sampler=sampler,
             labels=labels,
         )
+        self._check_grid(p, {"groups": [windows], "uniform": sampler == "uniform", "index": 0})
         scores = p.logits[0].float().softmax(0).cpu().numpy()  # C,h,w
         predicted, _ = reverse_scores(p.grid[0].float().cpu().numpy(), scores, full)
         return WindowView(p, scores.argmax(0).astype(np.uint8), predicted)

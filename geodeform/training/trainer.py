@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -84,6 +84,40 @@ def _strategy(config: TrainConfig) -> str | DDPStrategy:
     return DDPStrategy(**options)
 
 
+class LastState(ModelCheckpoint):
+    """Saves the state to resume from, every few steps.
+
+    At a step that is validated it does so after the validation: saved before, the state would not
+    know its figure, and a resumed run would forget that step's weights as the best ones and stop
+    early at another step than an uninterrupted one.
+
+    Args:
+        folder: Where ``last.ckpt`` goes.
+        every: Steps between saves.
+        val_every: Steps between validations.
+    """
+
+    def __init__(self, folder: Path, every: int, val_every: int) -> None:
+        super().__init__(folder, "last", every_n_train_steps=every, enable_version_counter=False)
+        self.val_every = val_every
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save, unless a validation follows."""
+        if trainer.global_step % self.val_every:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what was put off."""
+        super().on_train_batch_end(trainer, pl_module, None, None, 0)
+
+
 class Training(NamedTuple):
     """A trainer and those of its callbacks that are asked afterwards."""
 
@@ -109,12 +143,8 @@ def make_trainer(
         mode=GeodeformTask.mode,
         enable_version_counter=False,
     )
-    last = ModelCheckpoint(
-        folder,
-        "last",
-        every_n_train_steps=min(config.run.checkpoint_every, optim.steps),
-        enable_version_counter=False,
-    )
+    val_every = min(config.run.val_every, optim.steps)
+    last = LastState(folder, min(config.run.checkpoint_every, optim.steps), val_every)
     callbacks: list[Callback] = [best, last]
     early = None
     if optim.patience > 0:
@@ -139,7 +169,7 @@ def make_trainer(
         precision=_precision(optim.precision, device),
         max_steps=optim.steps,
         # One epoch is the whole training: steps, not passes over scenes, are what is counted.
-        val_check_interval=min(config.run.val_every, optim.steps) * optim.accumulate,
+        val_check_interval=val_every * optim.accumulate,
         check_val_every_n_epoch=None,
         accumulate_grad_batches=optim.accumulate,
         gradient_clip_val=optim.clip or None,

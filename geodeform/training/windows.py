@@ -466,7 +466,11 @@ class ValWindows(Dataset[Windows]):
         if most is not None and most < len(places):
             chosen = np.linspace(0, len(places) - 1, most).round().astype(int)
             places = [places[i] for i in chosen]
-        self._places = places[rank::world]
+        own = places[rank::world]
+        # Every process must take part: one that no window is left for looks at another's, and of it
+        # no pixel counts.
+        self._uncounted = not own
+        self._places = own or places[:1]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -479,6 +483,8 @@ class ValWindows(Dataset[Windows]):
         labels = np.array(self.scenes[scene].labels[area])
         labels[: fresh_row - row] = NODATA_CLASS
         labels[:, : fresh_column - column] = NODATA_CLASS
+        if self._uncounted:
+            labels[:] = NODATA_CLASS
         image = np.array(self.scenes[scene].image()[:, area[0], area[1]])
         size, low_res = self.sizes.of((height, width))
         return {

@@ -11,6 +11,7 @@ from geodeform.training.datasets.camvid import CamVid
 from geodeform.training.datasets.cityscapes import Cityscapes
 from geodeform.training.datasets.deepglobe import DeepGlobeLandCover
 from geodeform.training.datasets.dubai import DubaiScenes
+from geodeform.training.datasets.folder import FolderScenes
 from geodeform.training.datasets.histo import HistologyImages
 from geodeform.training.datasets.torchgeo_sets import (
     GID15,
@@ -33,6 +34,7 @@ DATASETS: dict[str, type[LabelledDataset]] = {
         Potsdam,
         Vaihingen,
         GID15,
+        FolderScenes,
     )
 }
 """Every dataset that ``geodeform train --dataset`` takes, by name."""
