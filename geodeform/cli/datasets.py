@@ -234,9 +234,10 @@ def _print_one(one: dict[str, Any]) -> None:
         console.print(Text("  your own"))
     console.print(Text("\nlayout of the folder", style="bold"))
     console.print(Text("\n".join(one["layout"])), soft_wrap=True)
+    bands = ", ".join(one["bands"]) or "your own"
     gsd = "varies or is unknown" if one["gsd_m"] is None else f"{one['gsd_m']:g} m"
     for heading, told in (
-        ("imagery", f"Bands {', '.join(one['bands'])}; ground sampling distance {gsd}."),
+        ("imagery", f"Bands {bands}; ground sampling distance {gsd}."),
         ("licence", one["licence"]),
         ("how to get it", one["get"]),
         ("what for", one["purpose"]),

@@ -193,6 +193,40 @@ class LabelledDataset(ABC):
         )
 
 
+class ImagePairs(LabelledDataset):
+    """Images with a mask each.
+
+    Attributes:
+        pairs: Image and mask of each item.
+    """
+
+    pairs: dict[str, tuple[Path, Path]]
+
+    def files(self, item: str) -> tuple[Path, ...]:
+        """The image and its mask."""
+        return self.pairs[item]
+
+    @abstractmethod
+    def read_labels(self, path: Path) -> NDArray[np.uint8]:
+        """Decode a mask as (H, W) class ids, 255 unknown.
+
+        Raises:
+            DatasetError: If it cannot be read, or has a value that is neither a class nor ignored.
+        """
+
+    def load(self, item: str) -> LabelledScene:
+        """Decode an image and its mask.
+
+        Raises:
+            DatasetError: If a file cannot be read, their sizes differ, or the mask has a value that
+                is neither a class nor ignored.
+        """
+        image_path, mask_path = self.pairs[item]
+        image, labels = read_rgb(image_path), self.read_labels(mask_path)
+        check_sizes(image_path, image, mask_path, labels)
+        return LabelledScene(f"image {item}", image, labels)
+
+
 def seeded_split(items: Iterable[str], shares: tuple[float, float], seed: int) -> Split:
     """Shuffle items by a seed and cut: (validation, test) shares, the rest trains.
 
@@ -315,3 +349,58 @@ def check_sizes(
             f"{mask_path} is {labels.shape[1]} x {labels.shape[0]} px but its image "
             f"{image_path.name} is {image.shape[1]} x {image.shape[0]} px."
         )
+
+
+def pairs_by_stem(
+    images: Path, masks: Path, image_suffixes: Iterable[str], mask_suffixes: Iterable[str]
+) -> dict[str, tuple[Path, Path]]:
+    """Pair the images of a folder with the masks of another by their names without suffix.
+
+    Args:
+        images: Folder of images.
+        masks: Folder of masks.
+        image_suffixes: Suffixes of images, in lower case; files of other suffixes are passed over.
+        mask_suffixes: The same for masks.
+
+    Returns:
+        Image and mask by name.
+
+    Raises:
+        DatasetError: If an image or a mask has no partner, or two files have the same name.
+    """
+    image_of = by_stem(images, image_suffixes)
+    mask_of = by_stem(masks, mask_suffixes)
+    for name in sorted(image_of.keys() ^ mask_of.keys()):
+        if name in image_of:
+            raise DatasetError(
+                f"{image_of[name]} has no mask of the same name in {masks}; add the mask or "
+                "remove the image."
+            )
+        raise DatasetError(
+            f"{mask_of[name]} has no image of the same name in {images}; add the image or "
+            "remove the mask."
+        )
+    return {name: (image_of[name], mask_of[name]) for name in sorted(image_of)}
+
+
+def by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """Files of a folder by their names without suffix, sorted; none where there is no folder.
+
+    Args:
+        folder: The folder.
+        suffixes: In lower case; files of other suffixes, and hidden ones, are passed over.
+
+    Raises:
+        DatasetError: If two files have the same name.
+    """
+    wanted = frozenset(suffixes)
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix.lower() not in wanted or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise DatasetError(
+                f"{found[path.stem]} and {path} have the same name; remove one of them."
+            )
+        found[path.stem] = path
+    return found

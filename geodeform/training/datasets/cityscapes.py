@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geodeform.classes import ClassScheme
 from geodeform.errors import DatasetError
 from geodeform.training.datasets.base import (
     DatasetInfo,
     DatasetOptions,
-    LabelledDataset,
-    LabelledScene,
+    ImagePairs,
     Split,
-    check_sizes,
     map_ids,
     read_ids,
-    read_rgb,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _TRAIN_IDS = "_gtFine_labelTrainIds.png"
 _PUBLISHED_IMAGES = {"train": 2975, "val": 500}
 
 
-class Cityscapes(LabelledDataset):
+class Cityscapes(ImagePairs):
     """Cityscapes with fine annotations, in the published layout.
 
     ``leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`` with ``gtFine/SPLIT/CITY/*_gtFine_labelIds.png``.
@@ -121,19 +121,19 @@ class Cityscapes(LabelledDataset):
 
     def __init__(self, root: str | Path, options: DatasetOptions | None = None) -> None:
         super().__init__(root, options)
-        self._files: dict[str, tuple[Path, Path]] = {}
+        self.pairs: dict[str, tuple[Path, Path]] = {}
         self._names: dict[str, list[str]] = {"train": [], "val": []}
         for part, names in self._names.items():
             for image, labels in self._pairs(part):
                 item = image.name.removesuffix(_IMAGE)
-                if item in self._files:
+                if item in self.pairs:
                     raise DatasetError(
-                        f"Cityscapes image {item} is there twice, as {self._files[item][0]} and "
+                        f"Cityscapes image {item} is there twice, as {self.pairs[item][0]} and "
                         f"{image}; keep one of them."
                     )
-                self._files[item] = (image, labels)
+                self.pairs[item] = (image, labels)
                 names.append(item)
-        self.items = tuple(sorted(self._files))
+        self.items = tuple(sorted(self.pairs))
         if not self.items:
             raise self.wrong_layout(f"no leftImg8bit/train/CITY/*{_IMAGE} is there")
         for part, published in _PUBLISHED_IMAGES.items():
@@ -145,27 +145,14 @@ class Cityscapes(LabelledDataset):
         """Training and validation as published; there is no public test part."""
         return Split(tuple(sorted(self._names["train"])), tuple(sorted(self._names["val"])))
 
-    def files(self, item: str) -> tuple[Path, ...]:
-        """The image and its labels."""
-        return self._files[item]
-
-    def load(self, item: str) -> LabelledScene:
-        """Decode an image and its labels.
-
-        Raises:
-            DatasetError: If a file cannot be read, their sizes differ, or a label is none of
-                Cityscapes'.
-        """
-        image_path, label_path = self._files[item]
-        image, ids = read_rgb(image_path), read_ids(label_path)
-        check_sizes(image_path, image, label_path, ids)
-        if label_path.name.endswith(_TRAIN_IDS):
+    def read_labels(self, path: Path) -> NDArray[np.uint8]:
+        """Decode labels of either kind; ids that are none of Cityscapes' are an error."""
+        ids = read_ids(path)
+        if path.name.endswith(_TRAIN_IDS):
             classes = {value: value for value in range(len(self.classes))}
-            labels = map_ids(ids, classes, (255,), str(label_path))
-        else:
-            classes = {value: target for target, value in enumerate(self.label_ids)}
-            labels = map_ids(ids, classes, self.ignored_ids, str(label_path))
-        return LabelledScene(f"image {item}", image, labels)
+            return map_ids(ids, classes, (255,), str(path))
+        classes = {value: target for target, value in enumerate(self.label_ids)}
+        return map_ids(ids, classes, self.ignored_ids, str(path))
 
     def _pairs(self, part: str) -> Iterator[tuple[Path, Path]]:
         """Images of a part with their label files, city by city.

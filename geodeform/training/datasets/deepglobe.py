@@ -24,10 +24,8 @@ from geodeform.errors import DatasetError
 from geodeform.training.datasets.base import (
     DatasetInfo,
     DatasetOptions,
-    LabelledDataset,
-    LabelledScene,
+    ImagePairs,
     Split,
-    check_sizes,
     read_rgb,
     seeded_split,
 )
@@ -41,7 +39,7 @@ _VAL_SHARE_OF_TRAINING = 0.2  # of torchgeo's training_data, as its DeepGlobe da
 _VAL_LISTS = ("val.txt", "crossvali.txt")
 
 
-class DeepGlobeLandCover(LabelledDataset):
+class DeepGlobeLandCover(ImagePairs):
     """DeepGlobe land cover: any folder, at any depth, with ``ID_sat.jpg`` and ``ID_mask.png``.
 
     A mask lies beside its image, or in ``masks/`` where the image lies in ``images/``. That covers
@@ -107,8 +105,8 @@ class DeepGlobeLandCover(LabelledDataset):
 
     def __init__(self, root: str | Path, options: DatasetOptions | None = None) -> None:
         super().__init__(root, options)
-        self._pairs, unlabelled = _find_pairs(self.root)
-        self.items = tuple(sorted(self._pairs))
+        self.pairs, unlabelled = _find_pairs(self.root)
+        self.items = tuple(sorted(self.pairs))
         if unlabelled:
             _LOG.info("%s has %d images without a mask; they are left out.", root, unlabelled)
         if not self.items:
@@ -133,23 +131,10 @@ class DeepGlobeLandCover(LabelledDataset):
         """The paper's 207 and 142 of 803."""
         return 207 / _PUBLISHED_IMAGES, 142 / _PUBLISHED_IMAGES
 
-    def files(self, item: str) -> tuple[Path, ...]:
-        """The image and the mask."""
-        return self._pairs[item]
-
-    def load(self, item: str) -> LabelledScene:
-        """Decode an image and its mask.
-
-        Raises:
-            DatasetError: If a file cannot be read, their sizes differ, or the mask has a colour
-                that is neither a class nor unknown.
-        """
-        image_path, mask_path = self._pairs[item]
-        image = read_rgb(image_path)
-        mask = _binarised(read_rgb(mask_path), mask_path)
-        labels = self.classes.encode_rgb(mask, ignore=self.ignored_colours, where=str(mask_path))
-        check_sizes(image_path, image, mask_path, labels)
-        return LabelledScene(f"image {item}", image, labels)
+    def read_labels(self, path: Path) -> NDArray[np.uint8]:
+        """Decode a mask, thresholded; a colour that is neither a class nor unknown is an error."""
+        mask = _binarised(read_rgb(path), path)
+        return self.classes.encode_rgb(mask, ignore=self.ignored_colours, where=str(path))
 
     def _listed_split(self) -> Split | None:
         train_list, test_list = self.root / "train.txt", self.root / "test.txt"
@@ -179,8 +164,8 @@ class DeepGlobeLandCover(LabelledDataset):
                         f"{item} is in both {home[item]} and {path}; take it out of one of them."
                     )
                 home[item] = path
-        absent = len(home.keys() - self._pairs.keys())
-        unlisted = len(self._pairs.keys() - home.keys())
+        absent = len(home.keys() - self.pairs.keys())
+        unlisted = len(self.pairs.keys() - home.keys())
         if absent:
             _LOG.warning("%d entries of the split lists of %s have no files.", absent, self.root)
         if unlisted:
@@ -189,7 +174,7 @@ class DeepGlobeLandCover(LabelledDataset):
     def _folder_split(self) -> Split | None:
         test = tuple(
             item
-            for item, (image, _) in sorted(self._pairs.items())
+            for item, (image, _) in sorted(self.pairs.items())
             if "test_data" in image.relative_to(self.root).parts
         )
         train = [item for item in self.items if item not in test]

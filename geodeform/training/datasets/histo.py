@@ -13,20 +13,20 @@ import csv
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geodeform.classes import NODATA_CLASS, RGB, ClassScheme
 from geodeform.errors import ConfigError, DatasetError
 from geodeform.training.datasets.base import (
     DatasetInfo,
     DatasetOptions,
-    LabelledDataset,
-    LabelledScene,
+    ImagePairs,
     Split,
-    check_sizes,
     map_ids,
+    pairs_by_stem,
     read_ids,
-    read_rgb,
 )
-from geodeform.training.datasets.camvid import pairs_by_stem
 
 _PARTS = ("train", "val", "test")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -35,7 +35,7 @@ _CLASS_FILE = "classes.csv"
 _HUE_STEP = 0.618034  # golden ratio: successive hues are far apart for any number of classes
 
 
-class HistologyImages(LabelledDataset):
+class HistologyImages(ImagePairs):
     """Images of varying size with masks of class ids, as the paper's PCa-Histo.
 
     ``train/images/NAME.png`` with ``train/masks/NAME.png``, likewise ``val`` and ``test``; or
@@ -97,7 +97,7 @@ class HistologyImages(LabelledDataset):
     def __init__(self, root: str | Path, options: DatasetOptions | None = None) -> None:
         super().__init__(root, options)
         self._names: dict[str, tuple[str, ...]] = {}
-        self._files: dict[str, tuple[Path, Path]] = {}
+        self.pairs: dict[str, tuple[Path, Path]] = {}
         parts = [part for part in _PARTS if (self.root / part).is_dir()]
         flat = any((self.root / name).is_dir() for name in ("images", "masks"))
         if parts and flat:
@@ -108,10 +108,10 @@ class HistologyImages(LabelledDataset):
         for part in parts:
             pairs = {f"{part}/{name}": pair for name, pair in self._pairs(part).items()}
             self._names[part] = tuple(sorted(pairs))
-            self._files |= pairs
+            self.pairs |= pairs
         if flat:
-            self._files = self._pairs("")
-        self.items = tuple(sorted(self._files))
+            self.pairs = self._pairs("")
+        self.items = tuple(sorted(self.pairs))
         if not self.items:
             raise self.wrong_layout("no image is in 'train/images' or 'images'")
         class_file = self.root / _CLASS_FILE
@@ -128,23 +128,10 @@ class HistologyImages(LabelledDataset):
         """The paper's 27 and 39 of 266."""
         return 27 / 266, 39 / 266
 
-    def files(self, item: str) -> tuple[Path, ...]:
-        """The image and its mask."""
-        return self._files[item]
-
-    def load(self, item: str) -> LabelledScene:
-        """Decode an image and its mask.
-
-        Raises:
-            DatasetError: If a file cannot be read, their sizes differ, or an id is neither a class
-                nor 255.
-        """
-        image_path, mask_path = self._files[item]
-        image, ids = read_rgb(image_path), read_ids(mask_path)
-        check_sizes(image_path, image, mask_path, ids)
+    def read_labels(self, path: Path) -> NDArray[np.uint8]:
+        """Decode a mask; ids that are neither a class nor 255 are an error."""
         classes = {value: value for value in range(len(self.classes))}
-        labels = map_ids(ids, classes, (NODATA_CLASS,), str(mask_path))
-        return LabelledScene(f"image {item}", image, labels)
+        return map_ids(read_ids(path), classes, (NODATA_CLASS,), str(path))
 
     def _pairs(self, part: str) -> dict[str, tuple[Path, Path]]:
         folder = self.root / part

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from geodeform.errors import DatasetError
-from geodeform.training.datasets.base import Split
-from geodeform.training.datasets.camvid import CamVid, pairs_by_stem
+from geodeform.training.datasets.base import Split, pairs_by_stem
+from geodeform.training.datasets.camvid import CamVid
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from geodeform.errors import DatasetError
-from geodeform.training.datasets.base import LabelledDataset, listed
+from geodeform.training.datasets.base import LabelledDataset, by_stem, listed
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,14 +63,12 @@ def find_sources(dataset: LabelledDataset) -> dict[str, Source]:
 def _find_part(dataset: LabelledDataset, folder: Path) -> dict[str, Source]:
     """Items of a folder of layout 1 or 2, by name."""
     shown = "" if folder == dataset.root else f"{folder.name}/"
-    images = _by_name(folder / "images", RASTER_SUFFIXES)
+    images = by_stem(folder / "images", RASTER_SUFFIXES)
     if not images:
         raise dataset.wrong_layout(
             f"'{shown}images/' holds no image ({', '.join(RASTER_SUFFIXES)})"
         )
-    mask_folders = [
-        kind for kind in ("masks", "labels") if _by_name(folder / kind, RASTER_SUFFIXES)
-    ]
+    mask_folders = [kind for kind in ("masks", "labels") if by_stem(folder / kind, RASTER_SUFFIXES)]
     vectors = _vectors(folder)
     if not mask_folders and not vectors:
         vectors = _vectors(dataset.root)
@@ -89,8 +87,8 @@ def _find_part(dataset: LabelledDataset, folder: Path) -> dict[str, Source]:
 
 def _pair(dataset: LabelledDataset, images: Mapping[str, Path], masks: Path) -> dict[str, Source]:
     """Images with the masks of their names; says which of them have no partner."""
-    found = _by_name(masks, MASK_SUFFIXES)
-    lossy = _by_name(masks, (".jpg", ".jpeg"))
+    found = by_stem(masks, MASK_SUFFIXES)
+    lossy = by_stem(masks, (".jpg", ".jpeg"))
     for name in sorted(lossy.keys() & images.keys() - found.keys()):
         raise DatasetError(
             f"{lossy[name]} is a JPEG, which changes ids and colours; save masks as PNG or GeoTIFF."
@@ -114,20 +112,6 @@ def _pair(dataset: LabelledDataset, images: Mapping[str, Path], masks: Path) -> 
                 listed(alone),
             )
     return pairs
-
-
-def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Files of a folder by their names without suffix, sorted."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise DatasetError(
-                f"{path} has the same name as {found[path.stem].name}; keep one of them."
-            )
-        found[path.stem] = path
-    return found
 
 
 def _vectors(folder: Path) -> list[Path]:

@@ -111,6 +111,7 @@ class FolderScenes(LabelledDataset):
             classes, polygons or an image cannot be read.
     """
 
+    bands: tuple[str, ...] = ()  # the images' own
     info: ClassVar[DatasetInfo] = DatasetInfo(
         name="folder",
         title="Your own images with masks, or with labelled polygons",

@@ -89,4 +89,4 @@ def test_wrong_layouts(naip, tmp_path):
     Image.new("L", (150, 120)).save(masks / "a.jpg")
     expect("a.jpg is a JPEG, which changes ids and colours; save masks as PNG or GeoTIFF", naip)
     shutil.copy(images / "a.tif", images / "a.tiff")
-    expect("a.tiff has the same name as a.tif; keep one of them", naip)
+    expect("a.tiff have the same name; remove one of them", naip)
