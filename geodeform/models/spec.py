@@ -22,8 +22,8 @@ FORMAT_VERSION = 1
 ARCHITECTURES: dict[str, str] = {
     "lite0": "EfficientNet-Lite0 with a light U-Net decoder; small and fast, the CPU default",
     "hrnet_w18": "HRNetV2-W18",
-    "hrnet_w48": "HRNetV2-W48, the paper's network for DeepGlobe",
-    "pspnet_resnet50": "PSPNet on a ResNet-50 dilated to stride 8, the paper's for Cityscapes",
+    "hrnet_w48": "HRNetV2-W48, the paper's network",
+    "pspnet_resnet50": "PSPNet on a ResNet-50 dilated to stride 8, the paper's check on Cityscapes",
 }
 """Registered segmenters and what they are; any ``smp:ARCH:ENCODER`` is accepted beside them."""
 

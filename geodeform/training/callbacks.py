@@ -181,7 +181,7 @@ class Panels(Callback):
             return
         self._drawn = step
         assert isinstance(pl_module, GeodeformTask)
-        windows = self.data.val_windows(_PANEL_WINDOWS)
+        windows = self.data.val_windows(_PANEL_WINDOWS, repeated=True)
         was_training = pl_module.network.training
         with torch.no_grad():
             panels = [self._panel(pl_module, windows[i]) for i in range(len(windows))]
@@ -214,7 +214,7 @@ class Panels(Callback):
         grid = view.prediction.grid[0].float().cpu().numpy()
         return Panel(
             image=np.stack([shown[min(k, len(shown) - 1)] for k in range(3)], -1),
-            points=grid_to_pixels(grid, (full.shape[0], full.shape[1])).reshape(-1, 2),
+            points=grid_to_pixels(grid, (full.shape[0], full.shape[1])),
             density=view.prediction.density[0, 0].float().cpu().numpy(),
             target=target[0, 0].numpy(),
             predicted=view.full,

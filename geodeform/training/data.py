@@ -124,8 +124,10 @@ class SceneData(LightningDataModule):
         val = self.val_windows(most, self._running.global_rank, self._running.world_size)
         return DataLoader(val, batch_size=None, collate_fn=_as_it_is)
 
-    def val_windows(self, most: int | None, rank: int = 0, world: int = 1) -> ValWindows:
-        """Held-out windows, spread evenly."""
+    def val_windows(
+        self, most: int | None, rank: int = 0, world: int = 1, *, repeated: bool = False
+    ) -> ValWindows:
+        """Held-out windows, spread evenly; see :class:`ValWindows`."""
         model = self.config.model
         return ValWindows(
             self._held_out,
@@ -136,6 +138,7 @@ class SceneData(LightningDataModule):
             most=most,
             rank=rank,
             world=world,
+            repeated=repeated,
         )
 
 

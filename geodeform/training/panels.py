@@ -18,7 +18,8 @@ from geodeform.quicklook import NODATA_GREY, to_hex
 
 _SIDE = 3.2  # inches of a picture
 _PIXELS = 640  # of a picture's longer side
-_POINTS = 4000  # sampling points drawn
+_POINTS = 4000  # sampling points drawn, about: every second or third row and column of many
+_OUTLINE = "#808080"  # of the legend's patches: a class may be white
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Panel:
 
     Attributes:
         image: (H, W, 3) for display, uint8.
-        points: (n, 2) where it is sampled, pixels (x, y).
+        points: (h, w, 2) where it is sampled, pixels (x, y).
         density: (hd, wd) sampling density.
         target: (hd, wd) what the edge loss pulls the density to.
         predicted: (H, W) class ids.
@@ -80,8 +81,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], scheme: ClassScheme, title:
             axis.imshow(picture, extent=extent, cmap=cmap, interpolation="nearest", aspect="auto")
             axis.set_xticks([])
             axis.set_yticks([])
-        thin = max(1, math.ceil(len(panel.points) / _POINTS))
-        shown = panel.points[::thin]
+        shown = thinned(panel.points).reshape(-1, 2)
         row[0].scatter(
             shown[:, 0], shown[:, 1], s=min(8.0, 6000 / len(shown)), c="#FF3030", linewidths=0
         )
@@ -96,10 +96,12 @@ def draw_panels(path: Path, panels: Sequence[Panel], scheme: ClassScheme, title:
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name, fontsize=10)
     handles = [
-        Patch(color=to_hex(colour), label=name)
+        Patch(facecolor=to_hex(colour), edgecolor=_OUTLINE, linewidth=0.5, label=name)
         for name, colour in zip(scheme.names, scheme.colours, strict=True)
     ]
-    handles.append(Patch(color=to_hex(NODATA_GREY), label="Unknown"))
+    handles.append(
+        Patch(facecolor=to_hex(NODATA_GREY), edgecolor=_OUTLINE, linewidth=0.5, label="Unknown")
+    )
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8
     )
@@ -108,3 +110,12 @@ def draw_panels(path: Path, panels: Sequence[Panel], scheme: ClassScheme, title:
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, format="png")
     partial.replace(path)
+
+
+def thinned(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w, 2) points → those of every k-th row and column, few enough to tell apart.
+
+    Whole rows and columns: every k-th of the points in a row would look like another grid.
+    """
+    step = max(1, math.ceil(math.sqrt(points.shape[0] * points.shape[1] / _POINTS)))
+    return points[step // 2 :: step, step // 2 :: step]

@@ -58,7 +58,6 @@ _RESUMABLE = (
     "run.devices",
     "run.nodes",
     "run.strategy",
-    "run.out",
 )
 _PATHS = ("data.root", "data.classes", "data.cache", "model.pretrained", "loss.teacher", "run.out")
 

@@ -436,6 +436,7 @@ class ValWindows(Dataset[Windows]):
         most: At most this many windows, spread evenly; None for all.
         rank: Number of this process among those that share the windows.
         world: How many these are; each takes every ``world``-th window.
+        repeated: Whether labels that another window counts stay as they are: for pictures.
     """
 
     def __init__(
@@ -449,9 +450,11 @@ class ValWindows(Dataset[Windows]):
         most: int | None = None,
         rank: int = 0,
         world: int = 1,
+        repeated: bool = False,
     ) -> None:
         self.scenes = scenes
         self.sizes = sizes
+        self.repeated = repeated
         self.table = torch.from_numpy(plain_table(scaling))[None]
         self._areas = [used_area(scene, crop) for scene in scenes]
         places = []
@@ -481,8 +484,9 @@ class ValWindows(Dataset[Windows]):
         y, x = rows.start + row, cols.start + column
         area = (slice(y, y + height), slice(x, x + width))
         labels = np.array(self.scenes[scene].labels[area])
-        labels[: fresh_row - row] = NODATA_CLASS
-        labels[:, : fresh_column - column] = NODATA_CLASS
+        if not self.repeated:
+            labels[: fresh_row - row] = NODATA_CLASS
+            labels[:, : fresh_column - column] = NODATA_CLASS
         if self._uncounted:
             labels[:] = NODATA_CLASS
         image = np.array(self.scenes[scene].image()[:, area[0], area[1]])

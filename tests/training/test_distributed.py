@@ -10,6 +10,7 @@ import csv
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from processes import run_together
@@ -285,6 +286,21 @@ def test_on_gpus_batch_norm_is_converted_once_and_keeps_its_activation():
     again = sync.apply(converted)
     assert isinstance(again[1].act, nn.LeakyReLU)
     assert sync.revert(again) is again
+
+
+def test_a_process_without_a_window_takes_part_and_counts_nothing():
+    from geodeform.models.spec import InputScaling
+    from geodeform.training.cache import CachedScene
+    from geodeform.training.windows import Sizes, ValWindows
+
+    labels = np.ones((40, 70), np.uint8)
+    scene = CachedScene("a", np.zeros((3, 40, 70), np.uint8), labels, np.bincount(labels.ravel()))
+    scaling, sizes = InputScaling(255.0, (0.0,) * 3, (1.0,) * 3), Sizes((8, 8), (8, 8))
+    shares = [ValWindows([scene], (40, 40), scaling, sizes, rank=r, world=4) for r in range(4)]
+    assert [len(share) for share in shares] == [1, 1, 1, 1]  # of two windows
+    counted = [int((share[0]["labels"] == 1).sum()) for share in shares]
+    assert counted == [40 * 40, 40 * 30, 0, 0]
+    assert shares[3][0]["image"].shape == (1, 3, 40, 40)
 
 
 # --- whole trainings -----------------------------------------------------------------------------

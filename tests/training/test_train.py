@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from click.testing import CliRunner
+from PIL import Image
+from rasterio.transform import from_origin
+from scene_files import scene_file
 
+import geodeform
+from geodeform.classes import ClassScheme
 from geodeform.cli.train import command
 from geodeform.config import OptimConfig, TrainConfig
-from geodeform.errors import ConfigError, DatasetError, DeviceError, ModelFileError, OutputError
-from geodeform.models.model_file import load_model, read_spec
+from geodeform.errors import (
+    ConfigError,
+    DatasetError,
+    DeviceError,
+    GeodeformError,
+    ModelFileError,
+    OutputError,
+)
+from geodeform.models.model_file import load_model, read_spec, save_model
+from geodeform.training.cache import SceneCache
+from geodeform.training.callbacks import TrainStatus
+from geodeform.training.data import SceneData
+from geodeform.training.datasets.dubai import DubaiScenes
+from geodeform.training.losses import DeformLoss
+from geodeform.training.panels import thinned
 from geodeform.training.task import GeodeformTask, class_weights, learning_rate_factor
-from geodeform.training.train import find_pretrained, load_run, train
+from geodeform.training.train import find_pretrained, load_run, portable_recipe, train
 from geodeform.training.windows import TrainWindows
 
 
@@ -70,28 +99,40 @@ def test_a_run_writes_its_files(config, tmp_path):
     assert [row["step"] for row in log if row["val_miou"]][:2] == ["3", "7"]
 
 
-def test_resumed_equals_uninterrupted(config, tmp_path):
-    whole = train(config)
-    half = config.merged({"run.out": str(tmp_path / "half")})
+class KilledError(Exception):
+    """A training's sudden end."""
 
-    class KilledError(Exception):
-        pass
+
+def train_until(config, step):
+    """Train, and end without warning when a step begins."""
 
     def kill(self, batch, batch_idx, original=GeodeformTask.on_train_batch_start):
-        if self.global_step == 5:
+        if self.global_step == step:
             raise KilledError
         original(self, batch, batch_idx)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GeodeformTask, "on_train_batch_start", kill)
         with pytest.raises(KilledError):
-            train(half)
+            train(config)
+
+
+def weights_of(model):
+    return load_model(model).state_dict()
+
+
+def same_weights(first, second):
+    first, second = weights_of(first), weights_of(second)
+    assert first.keys() == second.keys()
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_resumed_equals_uninterrupted(config, tmp_path):
+    whole = train(config)
+    half = config.merged({"run.out": str(tmp_path / "half")})
+    train_until(half, 5)
     resumed = train(load_run(tmp_path / "half"), resume=True)
-    expected, found = load_model(whole.model), load_model(resumed.model)
-    for (name, a), b in zip(
-        expected.state_dict().items(), found.state_dict().values(), strict=True
-    ):
-        assert torch.equal(a, b), name
+    assert same_weights(whole.model, resumed.model)
     assert resumed.metrics == whole.metrics
     # the last checkpoint was of step 3: the second log has the validations after it
     steps = [row["step"] for row in rows(tmp_path / "half", 1) if row["val_miou"]]
@@ -244,3 +285,624 @@ def test_command_refuses_what_contradicts(tmp_path):
         CliRunner().invoke(
             command, ["--config", str(tmp_path / "none.yaml")], catch_exceptions=False
         )
+
+
+# --- losses and gradients that are not finite ----------------------------------------------------
+
+
+def spoiled_at(step, original=TrainWindows.__getitem__):
+    """Windows whose table of input values holds a NaN at one step."""
+
+    def spoiled(self, index):
+        batch = original(self, index)
+        if index == step:
+            batch["groups"][0]["table"][:, 0] = float("nan")
+        return batch
+
+    return spoiled
+
+
+def assert_same_batch(first, second):
+    assert (first["index"], first["uniform"]) == (second["index"], second["uniform"])
+    assert len(first["groups"]) == len(second["groups"]) == 1
+    for one, two in zip(first["groups"], second["groups"], strict=True):
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(two[key], value, rtol=0, atol=0, equal_nan=True)
+            else:
+                assert two[key] == value
+
+
+@pytest.mark.parametrize(
+    ("sampler", "problem"),
+    [("uniform", "The loss is nan"), ("joint", "The sampling grid is not finite")],
+)
+def test_a_loss_that_is_not_finite_saves_its_batch(config, monkeypatch, sampler, problem):
+    config = config.merged({"model.sampler": sampler, "run.checkpoint_every": 1})
+    monkeypatch.setattr(TrainWindows, "__getitem__", spoiled_at(2))
+    if sampler == "joint":
+        config = config.merged({"model.uniform_share": 0.0})
+    with pytest.raises(GeodeformError, match=f"{problem} at step 2: .*lower optim.lr") as caught:
+        train(config)
+    path = Path(config.run.out) / "nonfinite_step2_rank0.pt"
+    assert f"The batch is saved in {path}." in str(caught.value)
+    saved = torch.load(path, weights_only=True)
+    assert_same_batch(saved, scene_data(config)._windows[2])
+    # what was learned before is sound
+    state = torch.load(Path(config.run.out) / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 2
+    assert all(
+        value.isfinite().all()
+        for value in state["state_dict"].values()
+        if value.is_floating_point()
+    )
+
+
+def scene_data(config):
+    """A recipe's data, made anew."""
+    dataset = DubaiScenes(config.data.root)
+    return SceneData(config, dataset, dataset.split())
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(config, monkeypatch):
+    original = DeformLoss.forward
+
+    def with_a_kink(self, prediction, *args, **kwargs):
+        parts = original(self, prediction, *args, **kwargs)
+        zero = 0 * prediction.logits.sum()
+        return parts._replace(total=parts.total + zero.sqrt())  # 0, of infinite slope
+
+    monkeypatch.setattr(DeformLoss, "forward", with_a_kink)
+    before = []
+    step = GeodeformTask.optimizer_step
+
+    def watched(self, *args, **kwargs):
+        before.append({k: v.clone() for k, v in self.model.named_parameters()})
+        step(self, *args, **kwargs)
+
+    monkeypatch.setattr(GeodeformTask, "optimizer_step", watched)
+    with pytest.raises(GeodeformError, match="A gradient is not finite at step 0") as caught:
+        train(config.merged({"optim.clip": 1.0}))
+    path = Path(config.run.out) / "nonfinite_step0_rank0.pt"
+    assert str(path) in str(caught.value)
+    assert_same_batch(torch.load(path, weights_only=True), scene_data(config)._windows[0])
+    assert len(before) == 1
+
+
+def test_weights_beyond_all_bounds_are_said_in_one_sentence(config):
+    # Adam's first step is as large as the rate: the weights overflow, then a validation looks
+    config = config.merged({"optim.lr": 1e30, "optim.warmup": 0, "run.val_every": 1})
+    with pytest.raises(GeodeformError, match=r"not finite at step 1: .*nonfinite_step1_rank0\.pt"):
+        train(config.merged({"model.uniform_share": 0.0, "optim.ema": 0.0}))
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_panels_are_drawn_and_change_nothing(config, tmp_path, accumulate):
+    # tiles 1 and 2 hold 9.5 windows of 128 px: 3 steps of 4 are an epoch
+    config = config.merged({"optim.accumulate": accumulate, "run.checkpoint_every": 2})
+    plain = train(config)
+    drawn = config.merged({"run.out": str(tmp_path / "drawn"), "run.panel_every": 0.67})
+    result = train(drawn)
+    folder = tmp_path / "drawn" / "panels"
+    names = [f"step_{step:07d}.png" for step in (2, 4, 6, 8)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    for name in names:
+        with Image.open(folder / name) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert picture.width > 1500
+            pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+        for what, colour in zip(
+            DubaiScenes.classes.names, DubaiScenes.classes.colours, strict=True
+        ):
+            # in the legend at least, and what most of the held-out windows are in the pictures
+            shown = (pixels == colour).all(1).sum()
+            assert shown > (50_000 if what == "Land" else 30), what
+        assert (pixels == (0xFF, 0x30, 0x30)).all(1).sum() > 500  # the samples
+    assert same_weights(plain.model, result.model)
+    assert plain.metrics == result.metrics
+    # a resumed run draws what is missing only
+    half = drawn.merged({"run.out": str(tmp_path / "half")})
+    train_until(half, 5)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "half/panels").iterdir()}
+    assert sorted(before) == names[:2]
+    train(load_run(tmp_path / "half"), resume=True)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "half/panels").iterdir()}
+    assert sorted(after) == names
+    assert {name: after[name] for name in before} == before
+
+
+def test_panels_show_the_labels_that_other_windows_count(config):
+    data = scene_data(config)
+    labels = SceneCache(DubaiScenes(config.data.root), None).scene("7").labels
+    last = data.val_windows(3)[2], data.val_windows(3, repeated=True)[2]  # the last corner's
+    corner = torch.from_numpy(labels[-128:, -128:])
+    assert torch.equal(last[1]["labels"][0], corner)
+    assert (last[0]["labels"][0] != corner).float().mean() > 0.5
+
+
+def test_samples_are_drawn_as_the_grid_that_they_are():
+    few = np.random.default_rng(0).random((30, 100, 2)).astype(np.float32)
+    assert np.array_equal(thinned(few), few)
+    many = np.stack(np.meshgrid(np.arange(128.0), np.arange(256.0)), -1).astype(np.float32)
+    shown = thinned(many)
+    assert 2000 < shown.shape[0] * shown.shape[1] <= 4000
+    assert np.array_equal(shown[0, :, 0], np.arange(1, 128, 3))
+    assert np.array_equal(shown[:, 0, 1], np.arange(1, 256, 3))
+
+
+# --- how long ------------------------------------------------------------------------------------
+
+
+def scripted(patch, figures):
+    """Let validations find these figures, by step, and others 0."""
+
+    def told(self, sampler, original=GeodeformTask.figures):
+        return {**original(self, sampler), "val_miou": figures.get(self.global_step, 0.0)}
+
+    patch.setattr(GeodeformTask, "figures", told)
+
+
+def test_training_stops_early_and_exports(config, caplog, monkeypatch):
+    scripted(monkeypatch, {2: 0.4, 4: 0.5, 6: 0.5, 8: 0.45})
+    config = config.merged({"optim.steps": 40, "optim.patience": 2, "run.val_every": 2})
+    with caplog.at_level(logging.INFO, "geodeform"):
+        result = train(config)
+    assert "Stopped at step 8: no better mIoU in 2 validations." in caplog.messages
+    assert result.metrics["steps"] == 8
+    assert read_spec(result.model).metrics["steps"] == 8
+    assert [row["step"] for row in rows(result.run) if row["val_miou"]] == [
+        *("1", "3", "5", "7"),
+        "8",
+    ]
+
+
+@pytest.mark.parametrize("checkpoint_every", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_a_resumed_run_remembers_its_best_validation(config, tmp_path, checkpoint_every):
+    config = config.merged(
+        {
+            "run.export": "best",
+            "run.val_every": 2,
+            "run.checkpoint_every": checkpoint_every,
+            "optim.steps": 10,
+            "optim.patience": 2,
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        scripted(patch, {2: 0.4, 4: 0.6, 6: 0.5, 8: 0.3, 10: 0.2})  # the best is step 4's
+        whole = train(config)
+        train_until(config.merged({"run.out": str(tmp_path / "half")}), 5)
+        resumed = train(load_run(tmp_path / "half"), resume=True)
+    assert whole.metrics["steps"] == 8  # two validations later
+    assert resumed.metrics == whole.metrics
+    assert same_weights(whole.model, resumed.model)
+    best = torch.load(tmp_path / "half" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == 4
+    steps = [row["step"] for row in rows(tmp_path / "half", 1) if row["val_miou"]]
+    assert steps == ["5", "7", "8"]  # none of them twice, none left out
+
+
+def test_a_finished_run_can_be_resumed_to_no_effect(config):
+    config = config.merged({"run.checkpoint_every": 4})
+    before = train(config)
+    kept = before.model.with_name("kept.safetensors")
+    before.model.rename(kept)
+    after = train(load_run(before.run), resume=True)
+    assert same_weights(kept, after.model)
+    assert after.metrics == before.metrics
+
+
+def test_epochs_become_steps(config):
+    config = config.merged({"optim.steps": 0, "optim.epochs": 1.5, "optim.warmup": 0})
+    told = []
+    result = train(config, report=told.append)
+    # tiles 1 and 2 of 288 x 271 px hold 9.5 windows of 128 px: three steps of 4 windows
+    assert scene_data(config).steps_per_epoch == 3
+    steps = round(1.5 * 3)
+    resolved = TrainConfig.from_yaml(result.run / "config.yaml")
+    assert (resolved.optim.steps, resolved.optim.epochs) == (steps, 1.5)
+    assert result.metrics["steps"] == steps
+    assert load_run(result.run) == resolved
+    # the schedule ends with the last step, not with another recipe's
+    (rate,) = [float(row["lr"]) for row in rows(result.run) if row["lr"]]
+    assert rate == pytest.approx(1e-3 * learning_rate_factor(steps - 1, resolved.optim))
+    assert isinstance(told[-1], TrainStatus)
+    assert (told[-1].step, told[-1].steps) == (steps, steps)
+    assert told[-1].windows_per_s > 0
+    assert 0 <= told[-1].data_share <= 1
+
+
+def test_parts_of_a_step_are_its_windows(config):
+    seen = {}
+    for accumulate in (1, 2):
+        steps = seen[accumulate] = {}
+
+        def watched(self, batch, batch_idx, steps=steps, original=GeodeformTask.training_step):
+            steps.setdefault(self.global_step, []).extend(batch["groups"])
+            return original(self, batch, batch_idx)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GeodeformTask, "training_step", watched)
+            result = train(config.merged({"optim.accumulate": accumulate}), overwrite=True)
+        assert result.metrics["steps"] == 8
+        assert [row["step"] for row in rows(result.run) if row["val_miou"]] == ["3", "7", "8"]
+    assert sorted(seen[1]) == sorted(seen[2]) == list(range(8))
+    for step, (whole,) in seen[1].items():
+        parts = seen[2][step]
+        assert [len(part["labels"]) for part in parts] == [2, 2]
+        for key in ("image", "labels", "table"):
+            assert torch.equal(torch.cat([part[key] for part in parts]), whole[key])
+
+
+def test_half_precision_trains_on_a_cpu(config):
+    kinds = set()
+
+    def watched(self, images, original=geodeform.models.deform_segmenter.DeformSegmenter.segment):
+        logits = original(self, images)
+        kinds.add((self.training, logits.dtype))
+        return logits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geodeform.models.deform_segmenter.DeformSegmenter.segment", watched)
+        result = train(config.merged({"optim.precision": "bf16"}))
+    assert (True, torch.bfloat16) in kinds
+    losses = [float(row["train_loss"]) for row in rows(result.run) if row["train_loss"]]
+    assert losses
+    assert np.isfinite(losses).all()
+    assert all(value.isfinite().all() for value in weights_of(result.model).values())
+    assert {v.dtype for v in weights_of(result.model).values() if v.is_floating_point()} == {
+        torch.float32
+    }
+
+
+# --- going on after an interruption --------------------------------------------------------------
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_begins_anew(config, tmp_path, caplog):
+    whole = train(config)
+    half = config.merged({"run.out": str(tmp_path / "half")})
+    train_until(half, 2)
+    assert not (tmp_path / "half" / "checkpoints" / "last.ckpt").exists()
+    resumed = train(load_run(tmp_path / "half"), resume=True)
+    assert (
+        f"{tmp_path / 'half'} stopped before its first checkpoint: it begins anew." in caplog.text
+    )
+    assert same_weights(whole.model, resumed.model)
+    assert resumed.metrics == whole.metrics
+
+
+def test_the_split_is_kept_with_the_run(config, small_dubai, tmp_path):
+    root = shutil.copytree(small_dubai, tmp_path / "dubai")
+    config = config.merged({"data.root": str(root)})
+    train_until(config, 5)
+    split = tmp_path / "run" / "split.json"
+    assert json.loads(split.read_text(encoding="utf-8")) == {
+        "train": ["1", "2"],
+        "val": ["7"],
+        "test": [],
+    }
+    shutil.copytree(root / "Tile 1", root / "Tile 3")  # would train in a run that begins now
+    opened = []
+    scenes = SceneCache.scenes
+
+    def watched(self, items, **kwargs):
+        opened.append(tuple(items))
+        return scenes(self, items, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SceneCache, "scenes", watched)
+        train(load_run(tmp_path / "run"), resume=True)
+        assert opened == [("1", "2"), ("7",)]
+        train(config.merged({"run.out": str(tmp_path / "new"), "optim.steps": 1}))
+        assert opened[2:] == [("1", "2", "3"), ("7",)]
+    shutil.rmtree(root / "Tile 2")
+    with pytest.raises(ConfigError, match=r"split\.json names 2, not in .*dubai any more"):
+        train(load_run(tmp_path / "run"), resume=True)
+
+
+def test_a_run_goes_on_in_its_own_folder_only(config, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"'run\.out' is .*run .* cannot become .*other"):
+        load_run(run, {"run.out": str(tmp_path / "other")})
+    moved = run.rename(tmp_path / "moved")  # which is no change of the recipe
+    assert load_run(moved).run.out == str(moved)
+
+
+def begin(arguments, log):
+    """Start ``geodeform train`` in a process of its own."""
+    program = [sys.executable, "-m", "geodeform", "train", *arguments, "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums come in one order
+    with log.open("w", encoding="utf-8") as file:
+        return subprocess.Popen(program, stdout=file, stderr=file, env=environment)
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_as_if_nothing_had_happened(config, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    config = config.merged({"optim.steps": 24, "run.val_every": 6, "run.export": "best"})
+    recipe.write_text(config.to_yaml(), encoding="utf-8")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    log = tmp_path / "log.txt"
+    assert begin(["--config", str(recipe), "-o", str(whole)], log).wait(300) == 0, log.read_text()
+    process = begin(["--config", str(recipe), "-o", str(killed)], log)
+    end = time.monotonic() + 240
+    while not (killed / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 1.0))  # anywhere in a step, a validation, a write
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    assert not (killed / "model.safetensors").exists(), "it was too fast to be killed"
+    assert begin(["--resume", str(killed)], log).wait(300) == 0, log.read_text()
+    first, second = (run / "model.safetensors" for run in (whole, killed))
+    assert same_weights(first, second)
+    assert read_spec(first).metrics == read_spec(second).metrics
+    expected = {row["step"]: row for row in rows(whole) if row["val_miou"]}
+    found = [row for row in rows(killed, 1) if row["val_miou"]]
+    assert found
+    for row in found:  # of the second start: the same figures at the same steps
+        assert row == expected[row["step"]]
+    both = [
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole, killed)
+    ]
+    assert both[0]["global_step"] == both[1]["global_step"] == 24
+    for name, value in both[0]["state_dict"].items():
+        assert torch.equal(value, both[1]["state_dict"][name]), name
+
+
+# --- what the model file keeps -------------------------------------------------------------------
+
+
+def test_the_model_files_recipe_names_no_place_on_this_machine(config, tmp_path):
+    weights, classes = tmp_path / "secret" / "w.pth", tmp_path / "secret" / "classes.csv"
+    config = config.merged(
+        {
+            "data.classes": str(classes),
+            "data.cache": str(tmp_path / "decoded"),
+            "model.pretrained": str(weights),
+            "loss.teacher": str(tmp_path / "secret" / "teacher.safetensors"),
+        }
+    )
+    recipe = portable_recipe(config)
+    text = json.dumps(recipe)
+    for path in (tmp_path, Path(config.data.root).parent):
+        assert str(path) not in text
+    assert "secret" not in text
+    assert recipe["model"]["pretrained"] == "w.pth"
+    assert recipe["loss"]["teacher"] == "teacher.safetensors"
+    assert recipe["data"]["root"] == Path(config.data.root).name
+    assert recipe["run"]["out"] == "run"
+    assert recipe["optim"] == config.to_dict()["optim"]
+    assert portable_recipe(config.merged({"data.classes": None}))["data"]["classes"] is None
+    plain = TrainConfig()
+    assert portable_recipe(plain)["model"]["pretrained"] == "auto"
+    assert portable_recipe(plain)["data"]["cache"] == "auto"
+
+
+def test_the_model_file_holds_its_recipe(config):
+    spec = read_spec(train(config.merged({"optim.steps": 1})).model)
+    assert spec.recipe == portable_recipe(config.merged({"optim.steps": 1}))
+    assert "/" not in json.dumps(spec.recipe)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def resolved_by(arguments, small_dubai, out, **patches):
+    """The recipe that the command would train."""
+    taken = []
+
+    class TakenError(Exception):
+        pass
+
+    def take(config, **_):
+        taken.append(config)
+        raise TakenError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geodeform.training.train.train", take)
+        with pytest.raises(TakenError):
+            CliRunner().invoke(
+                command,
+                ["--root", str(small_dubai), "-o", str(out), *arguments],
+                catch_exceptions=False,
+            )
+    return taken[0]
+
+
+def test_settings_and_epochs_of_the_command(config, small_dubai, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(config.to_yaml(), encoding="utf-8")
+    base = ["--config", str(recipe)]
+
+    def resolved(*arguments):
+        return resolved_by([*base, *arguments], small_dubai, tmp_path / "out")
+
+    assert resolved() == config.merged({"run.out": str(tmp_path / "out")})
+    one = resolved("--set", "optim.lr=3e-4", "--set", "model.sizes=[16, 24x32]", "--lr", "1")
+    assert one.optim.lr == 3e-4  # what is set by name counts last
+    assert one.model.sizes == ((16, 16), (24, 32))
+    assert (
+        resolved(
+            "--set", "data.window=null", "--set", "data.scale=[1, 1]", "--set", "data.balance=0"
+        ).data.window
+        is None
+    )
+    for words in (["--epochs", "2.5"], ["--set", "optim.epochs=2.5"]):
+        two = resolved(*words)
+        assert (two.optim.steps, two.optim.epochs) == (0, 2.5)
+        both = resolved(*words, "--steps", "7")
+        assert both.optim.steps == 7
+    joint = resolved("--sampler", "learned", "--window", "96x128", "--val-items", "1, 2")
+    assert joint.model.sampler == "joint"
+    assert joint.data.window == (96, 128)
+    assert joint.data.val_items == ("1", "2")
+    edge = resolved("--sampler", "edge-learned", "--devices", "2", "--device", "cpu")
+    assert (edge.model.sampler, edge.run.devices, edge.run.device) == ("edge_learned", 2, "cpu")
+    with pytest.raises(ConfigError, match=r"Unknown setting 'optim\.rate'"):
+        resolved_by([*base, "--set", "optim.rate=1"], small_dubai, tmp_path / "out")
+    outcome = CliRunner().invoke(command, [*base, "--set", "steps"])
+    assert outcome.exit_code == 2
+    assert "write section.key=value" in outcome.stderr
+
+
+def test_the_command_trains_for_epochs_and_resumes_nowhere_else(config, small_dubai, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(config.to_yaml(), encoding="utf-8")
+    out = tmp_path / "out"
+    arguments = ["--config", str(recipe), "--root", str(small_dubai), "-o", str(out)]
+    words = ["--epochs", "0.67", "--set", "run.checkpoint_every=1", "-q"]
+    done = CliRunner().invoke(command, arguments + words, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert read_spec(out / "model.safetensors").metrics["steps"] == 2
+    with pytest.raises(ConfigError, match=r"keeps its settings: 'run\.out'"):
+        CliRunner().invoke(
+            command, ["--resume", str(out), "-o", str(tmp_path / "b")], catch_exceptions=False
+        )
+    assert not (tmp_path / "b").exists()
+
+
+# --- teachers and baselines ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def teacher(small_dubai, tmp_path_factory):
+    """A small uniform model."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    config = TrainConfig.from_dict(
+        {
+            "data": {"root": str(small_dubai), "window": 128},
+            "model": {"sizes": [32], "low_res": 16, "sampler": "uniform", "pretrained": "none"},
+            "optim": {"steps": 3, "batch_size": 4, "warmup": 0, "ema": 0.0},
+            "run": {"out": str(out), "device": "cpu"},
+        }
+    )
+    return train(config).model
+
+
+def test_a_teacher_is_learned_from(config, teacher, tmp_path):
+    config = config.merged({"loss.teacher": str(teacher), "loss.distill": 5.0})
+    result = train(config)
+    (row,) = [row for row in rows(result.run) if row["train_loss"]]
+    parts = {name: float(row[f"train_{name}"] or 0) for name in ("loss", "segmentation", "teacher")}
+    assert parts["teacher"] > 0
+    edge = float(row.get("train_edge") or 0) * config.loss.gamma
+    assert parts["loss"] == pytest.approx(
+        parts["segmentation"] + 5 * parts["teacher"] + edge, rel=1e-4
+    )
+    # the teacher is no part of the student, and is left as it was
+    plain = train(config.merged({"loss.teacher": None, "run.out": str(tmp_path / "plain")}))
+    assert weights_of(result.model).keys() == weights_of(plain.model).keys()
+    assert not same_weights(result.model, plain.model)
+    assert read_spec(result.model).recipe["loss"]["teacher"] == teacher.name
+
+
+@pytest.mark.slow
+def test_a_resumed_student_has_its_teacher_and_draws_the_same_points(config, teacher, tmp_path):
+    points = {"loss.points": 2.0, "loss.jacobian": False}
+    config = config.merged({"loss.teacher": str(teacher), **points})
+    whole = train(config)
+    other = {"loss.teacher_size": [16, 16], "run.out": str(tmp_path / "sized")}
+    assert not same_weights(whole.model, train(config.merged(other)).model)
+    train_until(config.merged({"run.out": str(tmp_path / "half")}), 5)
+    resumed = train(load_run(tmp_path / "half"), resume=True)
+    assert same_weights(whole.model, resumed.model)
+
+
+def changed_classes(spec):
+    names = (*spec.classes.names[:-1], "Sea")
+    return replace(spec, classes=ClassScheme(names, spec.classes.colours))
+
+
+def changed_bands(spec):
+    return replace(spec, bands=("nir", "red", "green"))
+
+
+def changed_scaling(spec):
+    return replace(spec, scaling=replace(spec.scaling, max_value=1000.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (changed_classes, r"its classes are .*'Sea'\), the model's are .*'Water'\)"),
+        (changed_bands, r"its bands are \('nir', 'red', 'green'\)"),
+        (changed_scaling, "its scaling are"),
+    ],
+)
+def test_a_teacher_of_other_things_is_refused(config, teacher, tmp_path, change, problem):
+    model = load_model(teacher)
+    model.spec = change(model.spec)
+    other = tmp_path / "other.safetensors"
+    save_model(model, other)
+    config = config.merged({"loss.teacher": str(other)})
+    with pytest.raises(ConfigError, match=f"The teacher .*other.* cannot teach .*{problem}"):
+        train(config)
+    with pytest.raises(ModelFileError, match=r"nothing\.safetensors"):
+        train(config.merged({"loss.teacher": str(tmp_path / "nothing.safetensors")}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def scene(shared_data, tmp_path_factory):
+    """A georeferenced cut of a real tile, 300 x 260 px of 1 m."""
+    path = shared_data / "dubai" / "Tile 8" / "images" / "image_part_003.jpg"
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))[100:360, 100:400].transpose(2, 0, 1)
+    out = tmp_path_factory.mktemp("scene") / "scene.tif"
+    return scene_file(out, pixels, crs="EPSG:32640", transform=from_origin(330000, 2780000, 1, 1))
+
+
+BASELINES = {
+    "points": {"loss.points": 2.0, "loss.jacobian": False},
+    "single": {"model.sampler": "single"},
+    "edge": {"model.sampler": "edge", "model.edge_radius": 1.0},
+    "edge_learned": {"model.sampler": "edge_learned"},
+    "interpolation": {"model.sampler": "interpolation", "model.resizer_filters": 4},
+    "dice": {"loss.kind": "dice"},
+    "bilinear": {"model.sample_mode": "bilinear"},
+}
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_every_way_to_train_makes_a_model_that_maps_a_scene(config, scene, tmp_path, name):
+    config = config.merged({"optim.steps": 3, "run.val_every": 3, "model.sizes": [32]})
+    first = config.merged({**BASELINES[name], "optim.lr": 1e-12, "run.out": str(tmp_path / "0")})
+    before, result = train(first), train(config.merged(BASELINES[name]))
+    # every part learns
+    untrained, trained = weights_of(before.model), weights_of(result.model)
+    assert untrained.keys() == trained.keys()
+    for part in {key.split(".")[0] for key in trained}:
+        assert any(
+            not torch.equal(untrained[key], value)
+            for key, value in trained.items()
+            if key.startswith(part) and key.endswith("weight")
+        ), part
+    (row,) = [row for row in rows(result.run) if row["train_loss"]]
+    assert np.isfinite(float(row["train_loss"]))
+    spec = read_spec(result.model)
+    figures = spec.metrics["oracle" if name == "edge" else spec.samplers[0]]
+    assert 0 < figures["val_miou"] < 1
+    assert 0 < figures["val_accuracy"] < 1
+    if name == "edge":
+        assert (result.sampler, result.default_sampler) == ("uniform", "oracle")
+        with pytest.raises(ConfigError, match=r"labels have edges, .*use the sampler 'uniform'"):
+            geodeform.segment_scene(scene, model=result.model)
+    else:
+        assert result.sampler == result.default_sampler
+    mapped = geodeform.segment_scene(
+        scene, model=result.model, sampler=result.sampler, output=tmp_path / "map.tif"
+    )
+    assert mapped.plan.sampler == result.sampler
+    with rasterio.open(scene) as source, rasterio.open(tmp_path / "map.tif") as out:
+        assert (out.shape, out.crs, out.transform) == (source.shape, source.crs, source.transform)
+        assert set(np.unique(out.read(1))) <= set(range(5))
+    wrong = {"interpolation": "learned"}.get(name, "interpolation")
+    with pytest.raises(ConfigError, match=f"trained without {wrong} sampling"):
+        geodeform.segment_scene(scene, model=result.model, sampler=wrong)
