@@ -13,7 +13,7 @@ _SHARE = re.compile(r"^(\d+(?:\.\d+)?)\s*%$")
 _SIDE = re.compile(r"^(\d+)(?:\s*x\s*(\d+))?$")
 _TOTAL = re.compile(r"^(\d+(?:\.\d+)?)\s*(k|m|g)px?$", re.IGNORECASE)
 _FACTOR = {"k": 1e3, "m": 1e6, "g": 1e9}
-_MIN_SIDE = 8  # fewer samples a side than this leave a segmenter nothing to look at
+_MIN_SIDE = 8  # fewer samples a side than this leave a network nothing to look at
 
 
 @dataclass(frozen=True)
@@ -121,22 +121,56 @@ class Budget:
 def within_sides(shape: tuple[int, int], sides: tuple[int, int]) -> tuple[int, int]:
     """Sampled size of an image of any shape: the paper's rule for images of varying size (A.6).
 
-    Of "the short side to ``min(sides)``" and "the long side to ``max(sides)``", both keeping the
-    aspect ratio, the one with fewer pixels.
+    Of "the short side becomes the budget's short side" and "the long side becomes the budget's long
+    side", both keeping the aspect ratio, the one with fewer pixels. The other side is rounded down,
+    which is what the paper's example does: 368×7986 gives 36×800, from 36.9. (The other candidate
+    of that example, printed as 40×868, follows from a short side of 40; of 80 it is 80×1736, with
+    the same outcome.) An image is never enlarged, and no side is below 1.
 
     Args:
-        shape: (H, W) of the image.
-        sides: Budget (h, w); which of them is which side of the image does not matter.
+        shape: (height, width) of the image in pixels, in either orientation.
+        sides: The budget's two sides in pixels, in any order.
 
     Returns:
-        (h, w), at least 1 each and at most the image.
+        (height, width) in the image's orientation.
 
-    >>> within_sides((368, 7986), (80, 800))
-    (36, 800)
+    Raises:
+        ConfigError: If a side is below 1.
+
+    >>> within_sides((368, 7986), (80, 800)), within_sides((7986, 368), (80, 800))
+    ((36, 800), (800, 36))
     >>> within_sides((2000, 4000), (80, 800))
     (80, 160)
     """
-    scale = min(min(sides) / min(shape), max(sides) / max(shape), 1.0)
-    # Down, as the paper does (36.9 → 36); the tiny share keeps exact ratios from losing a pixel.
-    h, w = (max(1, math.floor(side * scale + 1e-9)) for side in shape)
-    return h, w
+    if min(*shape, *sides) < 1:
+        raise ConfigError(
+            f"An image of {shape[0]} x {shape[1]} px cannot be sampled at {sides[0]} x "
+            f"{sides[1]} px: sides must be at least 1."
+        )
+    short, long = sorted(shape)
+    short_budget, long_budget = sorted(sides)
+    by_short = (short_budget, long * short_budget // short)
+    by_long = (max(1, short * long_budget // long), long_budget)
+    best = min(by_short, by_long, key=lambda size: size[0] * size[1])
+    fitting = (min(best[0], short), min(best[1], long))
+    return fitting if shape[0] <= shape[1] else (fitting[1], fitting[0])
+
+
+def view_size(
+    low_res: tuple[int, int], window: tuple[int, int], full_window: tuple[float, float]
+) -> tuple[int, int]:
+    """Size of the low-resolution view of a window that is smaller than the model's.
+
+    Args:
+        low_res: View (hd, wd) of the model's window.
+        window: Window (H, W).
+        full_window: The model's window (H, W) in the same pixels.
+
+    Returns:
+        (hd, wd) in proportion, at least 8 a side and at most the window.
+    """
+    height, width = (
+        min(max(_MIN_SIDE, round(n * part / whole)), part)
+        for n, part, whole in zip(low_res, window, full_window, strict=True)
+    )
+    return height, width

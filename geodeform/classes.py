@@ -17,6 +17,15 @@ NODATA_CLASS = 255
 RGB = tuple[int, int, int]
 
 
+def to_hex(colour: RGB) -> str:
+    """``#RRGGBB``.
+
+    >>> to_hex((255, 0, 16))
+    '#FF0010'
+    """
+    return "#{:02X}{:02X}{:02X}".format(*colour)
+
+
 @dataclass(frozen=True)
 class ClassScheme:
     """Ids, names and colours of the classes that a model predicts.

@@ -366,6 +366,11 @@ class RunConfig:
             self.device,
         )
 
+    @property
+    def processes(self) -> int:
+        """How many processes share a step."""
+        return self.devices * self.nodes
+
 
 def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Sections of two recipes as one, the second one's settings before the first one's."""

@@ -23,7 +23,7 @@ from shapely.errors import GEOSException
 from shapely.geometry import MultiPoint, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from geodeform.budget import Budget, within_sides
+from geodeform.budget import Budget, view_size, within_sides
 from geodeform.errors import ConfigError, SceneError
 from geodeform.geo.affine import apply, compose, frame_of
 from geodeform.geo.project import project_near
@@ -197,10 +197,7 @@ def plan_segmentation(
     size = wanted.sample_size(
         window, full_window=full, windows=len(active), scene_pixels=shape[0] * shape[1]
     )
-    low_res = tuple(
-        min(max(8, round(n * part / whole)), part)
-        for n, part, whole in zip(spec.low_res_size, window, full, strict=True)
-    )
+    low_res = view_size(spec.low_res_size, window, full)
     if spec.sizing == "sides" and len(windows) == 1:
         low_res = within_sides(window, spec.low_res_size)
         if budget is None:
@@ -213,7 +210,7 @@ def plan_segmentation(
         windows=windows,
         active=active,
         sample_size=size,
-        low_res_size=(low_res[0], low_res[1]),
+        low_res_size=low_res,
         sampler=sampler,
         budget=wanted,
         scaling=Scaling.for_scene(scene, spec.scaling.max_value, stretch, region),

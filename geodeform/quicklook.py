@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
-from geodeform.classes import NODATA_CLASS, RGB, ClassScheme
+from geodeform.classes import NODATA_CLASS, ClassScheme, to_hex
 from geodeform.result import ClassArea, RunFacts, format_area
 
 NODATA_GREY = (230, 230, 230)
@@ -106,11 +106,6 @@ def draw_quicklook(
     )
     figure.suptitle(f"{title}\n{cost}", fontsize=12)
     figure.savefig(path, format="png")
-
-
-def to_hex(colour: RGB) -> str:
-    """``#RRGGBB``."""
-    return "#{:02X}{:02X}{:02X}".format(*colour)
 
 
 def _legend_line(area: ClassArea) -> str:

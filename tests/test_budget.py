@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodeform.budget import Budget
+from geodeform.budget import Budget, within_sides
 from geodeform.errors import ConfigError
 
 
@@ -82,3 +82,45 @@ def test_a_tiny_window_is_sampled_at_most_once_a_pixel(window: tuple[int, int]) 
 )
 def test_it_prints_as_it_was_written(text: str, said: str) -> None:
     assert str(Budget.parse(text)) == said
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((368, 7986), (36, 800)),  # the paper's example
+        ((7986, 368), (800, 36)),
+        ((2000, 3386), (80, 135)),  # its least elongated: 1.69
+        ((2000, 20440), (78, 800)),
+        ((2000, 20000), (80, 800)),
+        ((2000, 2000), (80, 80)),
+        ((1, 9000), (1, 800)),
+        ((40, 60), (40, 60)),  # never enlarged
+    ],
+)
+def test_sizes_follow_the_papers_rule(shape, expected):
+    assert within_sides(shape, (80, 800)) == expected
+    assert within_sides(shape, (800, 80)) == expected
+
+
+sides = st.integers(1, 30000)
+
+
+@given(sides, sides, st.integers(1, 400), st.integers(1, 4000))
+def test_sizes_keep_within_budget_and_aspect(height, width, first, second):
+    size = within_sides((height, width), (first, second))
+    assert within_sides((width, height), (first, second)) == size[::-1]
+    assert min(size) <= min(first, second)
+    assert max(size) <= max(first, second)
+    assert size[0] <= height
+    assert size[1] <= width
+    # one side is met, the other is the largest whole number that keeps the aspect ratio
+    short, long = sorted(size)
+    lesser, greater = sorted((height, width))
+    exact = min(min(first, second) / lesser, max(first, second) / greater, 1.0)
+    assert short == max(1, int(lesser * exact + 1e-9))
+    assert long == int(greater * exact + 1e-9)
+
+
+def test_a_size_without_pixels_is_an_error():
+    with pytest.raises(ConfigError, match="0 x 5 px cannot be sampled at 80 x 800"):
+        within_sides((0, 5), (80, 800))

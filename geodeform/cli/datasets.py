@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from geodeform.classes import ClassScheme
+from geodeform.classes import ClassScheme, to_hex
 from geodeform.cli.options import json_option
-from geodeform.cli.report import class_line, output_console
+from geodeform.cli.report import class_line, output_console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +61,7 @@ def command(name: str | None, show_cache: bool, clear: bool, as_json: bool) -> N
     if name is None:
         described = [describe(kind) for kind in DATASETS.values()]
         if as_json:
-            _print_json({"datasets": described})
+            print_json({"datasets": described})
         else:
             _print_list(described)
         return
@@ -70,7 +69,7 @@ def command(name: str | None, show_cache: bool, clear: bool, as_json: bool) -> N
         raise _unknown(name, list(DATASETS))
     one = describe(DATASETS[name])
     if as_json:
-        _print_json(one)
+        print_json(one)
     else:
         _print_one(one)
 
@@ -91,7 +90,7 @@ def _cache(name: str | None, *, clear: bool, as_json: bool) -> None:
     else:
         shown = [use for use in used if name in (None, use.dataset)]
     if as_json:
-        _print_json(cache_facts(shown, str(folder), freed=clear))
+        print_json(cache_facts(shown, str(folder), freed=clear))
     elif clear:
         size = sum(use.size_bytes for use in shown)
         what = ", ".join(f"{_items(use.entries)} of {use.dataset}" for use in shown)
@@ -140,7 +139,7 @@ def describe(kind: type[LabelledDataset]) -> dict[str, Any]:
     info = kind.info
     scheme: ClassScheme | None = getattr(kind, "classes", None)
     names = info.classes if scheme is None else scheme.names
-    colours = [None] * len(names) if scheme is None else [_hex(c) for c in scheme.colours]
+    colours = [None] * len(names) if scheme is None else [to_hex(c) for c in scheme.colours]
     return {
         "name": info.name,
         "title": info.title,
@@ -166,20 +165,12 @@ def short_licence(licence: str) -> str:
     return re.split(r"[:;,(]|\.(?=\s|$)", licence, maxsplit=1)[0].strip()
 
 
-def _hex(colour: tuple[int, int, int]) -> str:
-    return "#{:02X}{:02X}{:02X}".format(*colour)
-
-
 def _items(count: int) -> str:
     return f"{count} item{'' if count == 1 else 's'}"
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f}"
-
-
-def _print_json(facts: dict[str, Any]) -> None:
-    click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
 def _print_list(described: list[dict[str, Any]]) -> None:

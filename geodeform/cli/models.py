@@ -19,8 +19,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from geodeform.classes import to_hex
 from geodeform.cli.options import OutputType, SizeType, json_option, overwrite_option
-from geodeform.cli.report import Reporter, class_line, output_console
+from geodeform.cli.report import Reporter, class_line, output_console, print_json
 from geodeform.errors import ConfigError, GeodeformError, ModelFileError
 from geodeform.geo.outputs import OutputSet, final_path
 from geodeform.models.model_file import PACKAGED, locate_model, read_spec
@@ -73,7 +74,7 @@ def list_command(folder: Path | None, as_json: bool) -> None:
         except (GeodeformError, OSError) as error:
             found.append({"path": str(path), "error": reporter.failure(str(path), error)})
     if as_json:
-        click.echo(json.dumps({"models": found}, indent=2, ensure_ascii=False))
+        print_json({"models": found})
     else:
         _print_list([entry for entry in found if "error" not in entry])
     if any("error" in entry for entry in found):
@@ -164,7 +165,7 @@ def show_command(model: str, recipe: bool, as_json: bool) -> None:
                 "weights": list(weights.types),
                 **json.loads(spec.to_json()),
             }
-            click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+            print_json(told)
         else:
             _print_model(model, spec, weights)
 
@@ -176,7 +177,7 @@ def _print_recipe(model: str, spec: ModelSpec, *, as_json: bool) -> None:
             "metrics with geodeform models show."
         )
     if as_json:
-        click.echo(json.dumps(spec.recipe, indent=2, ensure_ascii=False))
+        print_json(spec.recipe)
     else:
         click.echo(_yaml(spec.recipe), nl=False)
 
@@ -204,7 +205,7 @@ def _print_model(model: str, spec: ModelSpec, weights: _Weights) -> None:
     for number, (name, colour) in enumerate(
         zip(spec.classes.names, spec.classes.colours, strict=True)
     ):
-        console.print(class_line(console, number, name, "#{:02X}{:02X}{:02X}".format(*colour)))
+        console.print(class_line(console, number, name, to_hex(colour)))
     for heading, lines in _sections(spec, weights):
         console.print(Text(f"\n{heading}", style="bold"))
         for line in lines:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -129,6 +130,11 @@ class Reporter:
                 )
 
             yield report
+
+
+def print_json(facts: Any) -> None:
+    """Facts as JSON on standard output."""
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
 def output_console() -> Console:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geodeform.deform.coords import Size, grid_to_pixels
-from geodeform.deform.grid import SamplingGrid, jacobian_determinant
+from geodeform.deform.grid import SamplingGrid, jacobian_determinant, uniform_grid
 
 SampleMode = Literal["area", "bilinear"]
 
@@ -166,6 +166,19 @@ def _level_bounds(level: Tensor, size: Size) -> tuple[float, float]:
         return 0.0, math.log2(max(size))
     lowest, highest = level.detach().nan_to_num(0).aminmax()
     return float(lowest), float(highest)
+
+
+def downsample_labels(labels: Tensor, size: Size) -> Tensor:
+    """Resize class ids to a uniform grid, nearest pixel; the labels' :func:`area_downsample`.
+
+    Args:
+        labels: (B, H, W) of any integer (or bool) type.
+        size: (h, w), at least 1 each.
+
+    Returns:
+        (B, h, w), the type of ``labels``.
+    """
+    return sample_labels(labels, uniform_grid(len(labels), size, device=labels.device))
 
 
 def _bilinear(image: Tensor, grid: Tensor) -> Tensor:

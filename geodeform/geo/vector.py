@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine, from_gcps
 from rasterio.windows import Window
 
-from geodeform.classes import NODATA_CLASS, ClassScheme
+from geodeform.classes import NODATA_CLASS, ClassScheme, to_hex
 from geodeform.errors import OutputError, SceneError
 from geodeform.geo.components import (
     OUTSIDE,
@@ -364,6 +364,6 @@ def _frame(
     for plane, values in zip(planes, components.sums, strict=True):
         mean = total(numbers, len(kinds), values)[valued] / pixels
         columns["conf_mean"] = mean * plane.scale + plane.offset
-    colours = [f"#{red:02X}{green:02X}{blue:02X}" for red, green, blue in scheme.colours]
+    colours = [to_hex(colour) for colour in scheme.colours]
     columns["colour"] = np.array(colours, object)[ids]
     return gpd.GeoDataFrame(columns, geometry=geometry, crs=None if ground is None else ground.crs)

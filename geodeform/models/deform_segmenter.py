@@ -23,7 +23,7 @@ from geodeform.deform.grid import (
     repair_folds,
     uniform_grid,
 )
-from geodeform.deform.sample import area_downsample, sample_image, sample_labels
+from geodeform.deform.sample import area_downsample, downsample_labels, sample_image
 from geodeform.errors import ConfigError
 from geodeform.models.density_net import DensityNet
 from geodeform.models.grid_net import GridNet
@@ -149,7 +149,7 @@ class DeformSegmenter(nn.Module):
 
         An oracle: it sees the labels also when it is evaluated.
         """
-        small = sample_labels(labels, uniform_grid(len(labels), low_res, device=labels.device))
+        small = downsample_labels(labels, low_res)
         density = edge_density(small, self.spec.n_classes, radius=self.spec.edge_radius)
         return Placement(density, self.grid(density, size))
 

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geodeform.budget import Budget, within_sides
+from geodeform.budget import Budget, view_size, within_sides
 from geodeform.errors import ConfigError, GeodeformError, OutputError
 from geodeform.models.deform_segmenter import DeformSegmenter, Prediction
 from geodeform.models.model_file import METADATA_KEY
@@ -55,8 +55,6 @@ TOLERANCE: dict[str, float] = {"probabilities": 1e-3, "grid": 1e-4, "density": 1
 
 Of probabilities in their own unit; of grids in normalised coordinates, that is 1/20 of a pixel in a
 window of 1000; of densities as a share of their own value and the uniform one together."""
-
-_MIN_LOW_RES = 8  # as the planning of a scene: windows smaller than the model's get a smaller view
 
 Runner = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 
@@ -217,11 +215,7 @@ def _sizes(spec: ModelSpec, window: Size) -> tuple[Size, Size]:
     size = budget.sample_size(
         window, full_window=spec.window_px, windows=1, scene_pixels=math.prod(window)
     )
-    height, width = (
-        min(max(_MIN_LOW_RES, round(n * part / whole)), part)
-        for n, part, whole in zip(spec.low_res_size, window, spec.window_px, strict=True)
-    )
-    return size, (height, width)
+    return size, view_size(spec.low_res_size, window, spec.window_px)
 
 
 def _format_of(path: Path, wanted: Format | None) -> Format:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -35,8 +34,6 @@ from numpy.typing import NDArray
 
 from geodeform.errors import DatasetError
 from geodeform.training.datasets.base import LabelledDataset
-
-_LOG = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "GEODEFORM_CACHE"
 """Environment variable that names another cache folder."""

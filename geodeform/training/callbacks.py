@@ -17,8 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from geodeform.classes import NODATA_CLASS
 from geodeform.deform.coords import grid_to_pixels
 from geodeform.deform.density import edge_target
-from geodeform.deform.grid import uniform_grid
-from geodeform.deform.sample import sample_labels
+from geodeform.deform.sample import downsample_labels
 from geodeform.training.data import SceneData
 from geodeform.training.panels import Panel, draw_panels
 from geodeform.training.task import GeodeformTask
@@ -197,17 +196,13 @@ class Panels(Callback):
 
     def _panel(self, task: GeodeformTask, window: Windows) -> Panel:
         shown = window["image"][0].numpy()
-        moved: Windows = {
-            **window,
-            "image": window["image"].to(task.device),
-            "labels": window["labels"].to(task.device),
-            "table": window["table"].to(task.device),
-        }
+        moved: Windows = task.transfer_batch_to_device(window, task.device, 0)
         view = task.predict_window(moved, task.samplers[0])
         labels = window["labels"]
-        small = sample_labels(labels, uniform_grid(1, window["low_res"]))
         target = edge_target(
-            small, len(task.spec.classes), blur_sigma=self.data.config.loss.edge_blur
+            downsample_labels(labels, window["low_res"]),
+            len(task.spec.classes),
+            blur_sigma=self.data.config.loss.edge_blur,
         )
         full = labels[0].numpy()
         known = full != NODATA_CLASS

@@ -31,6 +31,11 @@ def total(value: Tensor) -> Tensor:
     return summed
 
 
+def mean_of_all(values: Tensor) -> Tensor:
+    """Mean of the values of all processes, a scalar; see :func:`total`."""
+    return total(values.sum()) / total(values.new_tensor(float(values.numel())))
+
+
 def gathered(features: Tensor) -> Tensor:
     """Put the (B, …) features of all processes one after the other: (world · B, …).
 

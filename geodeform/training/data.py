@@ -13,7 +13,6 @@ from geodeform.config import TrainConfig
 from geodeform.deform.coords import Size
 from geodeform.models.spec import Sizing, default_scaling
 from geodeform.training.cache import (
-    CachedScene,
     SceneCache,
     cache_usage,
     default_cache_folder,
@@ -25,7 +24,6 @@ from geodeform.training.windows import (
     TrainWindows,
     ValWindows,
     WindowSettings,
-    used_area,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +36,6 @@ class SceneData(LightningDataModule):
         config: The recipe.
         dataset: The dataset.
         split: Which items train and which are held out.
-        done: Steps that a resumed run has behind it.
 
     Attributes:
         config: The recipe, ``optim.steps`` resolved from ``optim.epochs``.
@@ -47,18 +44,13 @@ class SceneData(LightningDataModule):
         everything: Whether validation takes every held-out window, not only ``run.val_windows``.
     """
 
-    def __init__(
-        self, config: TrainConfig, dataset: LabelledDataset, split: Split, *, done: int = 0
-    ) -> None:
+    def __init__(self, config: TrainConfig, dataset: LabelledDataset, split: Split) -> None:
         super().__init__()
-        self.done = done
         self.everything = False
-        self._dataset = dataset
         began = time.perf_counter()
         cache = SceneCache.by_setting(dataset, config.data.cache)
         scenes = cache.scenes(split.train)
         self._held_out = cache.scenes(split.val)
-        self.largest_shape = _largest_shape(scenes, config.data.crop)
         self._windows = TrainWindows(
             scenes,
             len(dataset.classes),
@@ -66,8 +58,9 @@ class SceneData(LightningDataModule):
             _window_settings(config),
         )
         # What each process does again for its own rank: refused before anything is written.
-        self._windows.share(0, config.run.devices * config.run.nodes)
+        self._windows.share(0, config.run.processes)
         self.class_counts = self._windows.class_counts
+        self.largest_shape = self._windows.largest_shape
         self.steps_per_epoch = self._windows.steps_per_epoch
         if config.optim.steps == 0:
             steps = max(1, round(config.optim.epochs * self.steps_per_epoch))
@@ -104,14 +97,14 @@ class SceneData(LightningDataModule):
         return self.trainer
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """This process's share of the steps that are still to do."""
+        """This process's share of the steps that are still to do: a checkpoint is loaded by now."""
         windows, config = self._windows, self.config
         trainer = self._running
         windows.share(trainer.global_rank, trainer.world_size)
         return DataLoader(
             windows,
             batch_size=None,
-            sampler=StepSampler(config.optim.steps, self.done, config.optim.accumulate),
+            sampler=StepSampler(config.optim.steps, trainer.global_step, config.optim.accumulate),
             num_workers=config.data.workers,
             collate_fn=_as_it_is,
             pin_memory=trainer.strategy.root_device.type == "cuda",
@@ -150,14 +143,6 @@ def _as_it_is(item: Any) -> Any:
 def sizing_of(config: TrainConfig) -> Sizing:
     """How windows smaller than the model's are sampled, as the model file says it."""
     return "sides" if config.model.sizing == "sides" else "area"
-
-
-def _largest_shape(scenes: list[CachedScene], crop: Size | None) -> Size:
-    areas = [used_area(scene, crop) for scene in scenes]
-    return (
-        max(rows.stop - rows.start for rows, _ in areas),
-        max(cols.stop - cols.start for _, cols in areas),
-    )
 
 
 def _window_settings(config: TrainConfig) -> WindowSettings:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from geodeform.classes import NODATA_CLASS
 from geodeform.deform.density import edge_target, minmax, mix_uniform, normalise
 from geodeform.deform.edge import boundary_grid
-from geodeform.deform.grid import jacobian_determinant, uniform_grid
-from geodeform.deform.sample import sample_labels
+from geodeform.deform.grid import jacobian_determinant
+from geodeform.deform.sample import downsample_labels, sample_labels
 from geodeform.models.deform_segmenter import Prediction
 from geodeform.models.grid_net import grid_loss
-from geodeform.training.collectives import total
+from geodeform.training.collectives import mean_of_all, total
 
 
 def segmentation_loss(
@@ -132,7 +132,8 @@ def points_through_reverse_map(logits: Tensor, grid: Tensor, count: int) -> Poin
         The points; those outside the outermost samples' centres do not occur.
     """
     B, C, h, w = logits.shape
-    corners = _triangles(grid)  # B,T,3,2
+    triangles = _triangle_corners(h, w, grid.device)  # T,3
+    corners = grid.reshape(B, h * w, 2)[:, triangles]  # B,T,3,2
     area = _doubled_area(*corners.detach().unbind(2)).abs()  # B,T
     chosen = torch.multinomial(area, count, replacement=True)  # B,n
     a, b, c = torch.gather(corners, 1, chosen[..., None, None].expand(-1, -1, 3, 2)).unbind(
@@ -153,7 +154,7 @@ def points_through_reverse_map(logits: Tensor, grid: Tensor, count: int) -> Poin
         ),
         -1,
     )  # B,n,3
-    index = _triangle_corners(h, w, grid.device)[chosen]  # B,n,3
+    index = triangles[chosen]  # B,n,3
     probabilities = logits.float().softmax(1).flatten(2)  # B,C,h·w
     at = torch.gather(probabilities, 2, index.flatten(1).unsqueeze(1).expand(-1, C, -1)).view(
         B, C, count, 3
@@ -168,13 +169,6 @@ def _triangle_corners(h: int, w: int, device: torch.device) -> Tensor:
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
     first, second = torch.stack((a, b, c), -1), torch.stack((d, c, b), -1)
     return torch.stack((first, second)).view(-1, 3)
-
-
-def _triangles(grid: Tensor) -> Tensor:
-    """(B, h, w, 2) grid → (B, T, 3, 2) corners of its triangles."""
-    B, h, w, _ = grid.shape
-    corners = _triangle_corners(h, w, grid.device)
-    return grid.reshape(B, h * w, 2)[:, corners]
 
 
 def _doubled_area(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -198,7 +192,7 @@ def distillation_loss(logits: Tensor, grid: Tensor, teacher: Tensor) -> Tensor:
         teacher, grid.detach().to(teacher.dtype), padding_mode="border", align_corners=False
     )
     divergence = F.kl_div(logits.float().log_softmax(1), wanted, reduction="none").sum(1)
-    return total(divergence.sum()) / total(divergence.new_tensor(float(divergence.numel())))
+    return mean_of_all(divergence)
 
 
 def edge_loss(density: Tensor, target: Tensor) -> Tensor:
@@ -236,7 +230,7 @@ def edge_divergence(density: Tensor, target: Tensor, share: float) -> Tensor:
     wanted = mix_uniform(normalise(target), 1 - share)
     logarithm = density.float().clamp_min(torch.finfo(torch.float32).tiny).log()
     divergence = (wanted * (wanted.log() - logarithm)).sum((1, 2, 3))  # B
-    return total(divergence.sum()) / total(divergence.new_tensor(float(len(divergence))))
+    return mean_of_all(divergence)
 
 
 class LossParts(NamedTuple):
@@ -338,7 +332,7 @@ class DeformLoss(nn.Module):
 
     def _segmentation(self, prediction: Prediction, labels: Tensor) -> Tensor:
         grid, area = prediction.grid, None
-        logits, sampled = prediction.logits, None
+        logits = prediction.logits
         if self.points > 0 and min(logits.shape[-2:]) > 1:
             count = max(1, round(self.points * logits.shape[-2] * logits.shape[-1]))
             logits, positions = points_through_reverse_map(logits, grid, count)
@@ -359,12 +353,12 @@ class DeformLoss(nn.Module):
 
     def _edge(self, prediction: Prediction, labels: Tensor) -> Tensor:
         size = (prediction.density.shape[-2], prediction.density.shape[-1])
-        low_res = sample_labels(labels, uniform_grid(len(labels), size, device=labels.device))
+        low_res = downsample_labels(labels, size)
         if prediction.nodes is not None:
             frame = (labels.shape[-2], labels.shape[-1])
             wanted = boundary_grid(low_res, size, weight=self.edge_weight, frame=frame)
             distance = grid_loss(prediction.nodes, wanted.to(prediction.nodes))  # mean over windows
-            return total(distance * len(labels)) / total(distance.new_tensor(float(len(labels))))
+            return mean_of_all(distance.expand(len(labels)))
         target = edge_target(low_res, self.n_classes, blur_sigma=self.edge_blur)
         if self.edge_share > 0:
             return edge_divergence(prediction.density, target, self.edge_share)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from geodeform.classes import NODATA_CLASS, ClassScheme
-from geodeform.quicklook import NODATA_GREY, to_hex
+from geodeform.classes import NODATA_CLASS, ClassScheme, to_hex
+from geodeform.quicklook import NODATA_GREY
 
 _SIDE = 3.2  # inches of a picture
 _PIXELS = 640  # of a picture's longer side

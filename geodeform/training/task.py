@@ -168,7 +168,7 @@ class GeodeformTask(BaseTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One part's loss; the optimiser is Lightning's work."""
-        sampler = self._train_sampler(uniform=batch["uniform"])
+        sampler: Sampler = "uniform" if batch["uniform"] else self.spec.samplers[0]
         parts = [self._losses(windows, sampler, batch) for windows in batch["groups"]]
         loss = _mean_parts(parts)
         if not bool(torch.isfinite(loss.total)):
@@ -182,9 +182,6 @@ class GeodeformTask(BaseTask):
             self._log("train_teacher", loss.teacher)
         self._log("lr", self.lr_schedulers().get_last_lr()[0])
         return loss.total
-
-    def _train_sampler(self, *, uniform: bool) -> Sampler:
-        return "uniform" if uniform else self.spec.samplers[0]
 
     def _losses(self, windows: Windows, sampler: Sampler, batch: Batch) -> LossParts:
         image, labels = to_network(windows["image"], windows["table"]), windows["labels"]

@@ -41,7 +41,6 @@ from geodeform.training.trainer import (
     keep_freed_memory,
     lightning_calm,
     make_trainer,
-    world_size,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -165,7 +164,7 @@ def train(
     weights = None
     if checkpoint is None:
         weights = find_pretrained(config.model.pretrained, config.model.segmenter)
-    data = SceneData(config, dataset, split, done=_steps_done(checkpoint))
+    data = SceneData(config, dataset, split)
     config = data.config  # steps are known now
     spec = make_spec(config, dataset, split, data.largest_shape)
     if device.type == "cpu":
@@ -191,7 +190,7 @@ def train(
             config.optim.steps,
             config.optim.batch_size,
             describe_device(device),
-            f", {world_size(config)} processes" if world_size(config) > 1 else "",
+            f", {config.run.processes} processes" if config.run.processes > 1 else "",
         )
         trainer, best, early = make_trainer(config, device, data, report)
         began = time.perf_counter()
@@ -423,10 +422,3 @@ def _make_folder(run: Path, config: TrainConfig, split: Split) -> None:
     run.mkdir(parents=True, exist_ok=True)
     (run / SPLIT_NAME).write_text(json.dumps(split.to_dict(), indent=1), encoding="utf-8")
     (run / CONFIG_NAME).write_text(config.to_yaml(), encoding="utf-8")
-
-
-def _steps_done(checkpoint: Path | None) -> int:
-    if checkpoint is None:
-        return 0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    return int(state["global_step"])

@@ -36,11 +36,6 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
 
 
-def world_size(config: TrainConfig) -> int:
-    """How many processes share a step."""
-    return config.run.devices * config.run.nodes
-
-
 def check_devices(config: TrainConfig, device: torch.device) -> None:
     """Check that the devices that a recipe asks for are there.
 
@@ -70,7 +65,7 @@ def _precision(setting: str, device: torch.device) -> Literal["32-true", "16-mix
 
 
 def _strategy(config: TrainConfig) -> str | DDPStrategy:
-    if world_size(config) == 1 and config.run.strategy == "auto":
+    if config.run.processes == 1 and config.run.strategy == "auto":
         return "auto"
     # A uniformly sampled step leaves the density net without a gradient, and of smp's networks
     # some leave a part of their encoder unused.
@@ -156,7 +151,6 @@ def make_trainer(
         every = max(1, round(config.run.panel_every * data.steps_per_epoch))
         callbacks.append(Panels(data, run / "panels", every))
     callbacks.append(Progress(optim.steps, optim.batch_size, report=report))
-    several = world_size(config) > 1
     devices: Any = config.run.devices
     if device.type == "cuda" and devices == 1:
         devices = [device.index or 0]
@@ -165,7 +159,7 @@ def make_trainer(
         devices=devices,
         num_nodes=config.run.nodes,
         strategy=_strategy(config),
-        plugins=[BatchNormSync(device.type)] if several else None,
+        plugins=[BatchNormSync(device.type)] if config.run.processes > 1 else None,
         precision=_precision(optim.precision, device),
         max_steps=optim.steps,
         # One epoch is the whole training: steps, not passes over scenes, are what is counted.

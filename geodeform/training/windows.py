@@ -158,6 +158,7 @@ class TrainWindows(Dataset[Batch]):
     Attributes:
         level: How often the images are halved.
         class_counts: (n_classes,) labelled pixels of each class.
+        largest_shape: (H, W) that holds what is used of every scene.
         stacked: Whether all windows of a step have one shape.
 
     Raises:
@@ -176,8 +177,9 @@ class TrainWindows(Dataset[Batch]):
         self.rank, self.world = 0, 1
         self.scenes = scenes
         self._areas = [used_area(scene, s.crop) for scene in scenes]  # rows and columns used
-        shapes = [(rows.stop - rows.start, cols.stop - cols.start) for rows, cols in self._areas]
+        shapes = [extent_of(area) for area in self._areas]
         self._limit = (min(h for h, _ in shapes), min(w for _, w in shapes))
+        self.largest_shape = (max(h for h, _ in shapes), max(w for _, w in shapes))
         if s.window is not None and (s.window[0] > self._limit[0] or s.window[1] > self._limit[1]):
             smallest = min(range(len(shapes)), key=lambda i: min(shapes[i]))
             h, w = shapes[smallest]
@@ -196,7 +198,7 @@ class TrainWindows(Dataset[Batch]):
         self.class_counts: NDArray[np.int64] = np.asarray(counts)[:n_classes]
         pixels = np.array([h * w for h, w in shapes], float)
         self._share = pixels / pixels.sum()
-        self._places = [self._find(value) for value in range(n_classes)] if s.balance > 0 else []
+        self._places = self._find(n_classes) if s.balance > 0 else []
         self._present = [value for value, found in enumerate(self._places) if len(found)]
         covered = pixels.sum() / math.prod(s.window) if s.window is not None else len(scenes)
         self.steps_per_epoch = max(1, math.ceil(covered / s.batch_size))
@@ -234,17 +236,16 @@ class TrainWindows(Dataset[Batch]):
             base_level(n, m) for shape, size in pairs for n, m in zip(shape, size, strict=True)
         )
 
-    def _find(self, value: int) -> NDArray[np.int32]:
-        """(n, 3) scene, row, column of every _INDEX_STEP-th pixel of a class."""
-        found = []
-        for index, (scene, (rows_used, cols_used)) in enumerate(
-            zip(self.scenes, self._areas, strict=True)
-        ):
-            thinned = scene.labels[rows_used, cols_used][::_INDEX_STEP, ::_INDEX_STEP]
-            rows, columns = np.nonzero(thinned == value)
-            place = np.stack((np.full_like(rows, index), rows * _INDEX_STEP, columns * _INDEX_STEP))
-            found.append(place.T.astype(np.int32))
-        return np.concatenate(found)
+    def _find(self, n_classes: int) -> list[NDArray[np.int32]]:
+        """Of each class (n, 3) scene, row, column of every _INDEX_STEP-th pixel."""
+        found: list[list[NDArray[np.int32]]] = [[] for _ in range(n_classes)]
+        for index, (scene, area) in enumerate(zip(self.scenes, self._areas, strict=True)):
+            thinned = np.array(scene.labels[area][::_INDEX_STEP, ::_INDEX_STEP])
+            for value in range(n_classes):
+                rows, columns = np.nonzero(thinned == value)
+                place = (np.full_like(rows, index), rows * _INDEX_STEP, columns * _INDEX_STEP)
+                found[value].append(np.stack(place, 1).astype(np.int32))
+        return [np.concatenate(places) for places in found]
 
     def __getitem__(self, index: int) -> Batch:
         s = self.settings
@@ -275,9 +276,8 @@ class TrainWindows(Dataset[Batch]):
         for number in range(s.batch_size):
             if shape is None:
                 scene = self._in_turn(step * s.batch_size + number)
-                rows, cols = self._areas[scene]
-                corner = (scene, rows.start, cols.start)
-                extent = (rows.stop - rows.start, cols.stop - cols.start)
+                area = self._areas[scene]
+                corner, extent = (scene, area[0].start, area[1].start), extent_of(area)
             else:
                 corner, extent = self._place(rng, shape), shape
             turn = 0
@@ -325,13 +325,13 @@ class TrainWindows(Dataset[Batch]):
         if rng.random() < self.settings.balance:
             places = self._places[self._present[rng.integers(len(self._present))]]
             scene, row, column = places[rng.integers(len(places))]
-            height, width = self._extent(scene)
+            height, width = extent_of(self._areas[scene])
             # The chosen pixel lies anywhere in the window, not always in its middle.
             row = np.clip(row - rng.integers(shape[0]), 0, height - shape[0])
             column = np.clip(column - rng.integers(shape[1]), 0, width - shape[1])
         else:
             scene = rng.choice(len(self._share), p=self._share)
-            height, width = self._extent(scene)
+            height, width = extent_of(self._areas[scene])
             row = rng.integers(height - shape[0] + 1)
             column = rng.integers(width - shape[1] + 1)
         rows, cols = self._areas[scene]
@@ -340,10 +340,6 @@ class TrainWindows(Dataset[Batch]):
             rows.start + (int(row) >> self.level << self.level),
             cols.start + (int(column) >> self.level << self.level),
         )
-
-    def _extent(self, scene: int) -> Size:
-        rows, cols = self._areas[scene]
-        return rows.stop - rows.start, cols.stop - cols.start
 
     def _windows(self, places: list[_Place], sizes: Sizes) -> Windows:
         """Read windows of one shape."""
@@ -390,6 +386,12 @@ def used_area(scene: CachedScene, crop: Size | None) -> tuple[slice, slice]:
         (n - part) // 2 // _INDEX_STEP * _INDEX_STEP for n, part in ((H, crop[0]), (W, crop[1]))
     )
     return slice(top, top + crop[0]), slice(left, left + crop[1])
+
+
+def extent_of(area: tuple[slice, slice]) -> Size:
+    """(H, W) of rows and columns as :func:`used_area` gives them."""
+    rows, cols = area
+    return rows.stop - rows.start, cols.stop - cols.start
 
 
 @lru_cache(maxsize=4)
@@ -458,8 +460,8 @@ class ValWindows(Dataset[Windows]):
         self.table = torch.from_numpy(plain_table(scaling))[None]
         self._areas = [used_area(scene, crop) for scene in scenes]
         places = []
-        for index, (rows_used, cols_used) in enumerate(self._areas):
-            extent = (rows_used.stop - rows_used.start, cols_used.stop - cols_used.start)
+        for index, area in enumerate(self._areas):
+            extent = extent_of(area)
             height, width = window or extent
             places += [
                 (index, (row, min(height, extent[0])), (column, min(width, extent[1])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,10 @@ from geodeform.deform.edge import boundary_grid, minimise_energy, nearest_bounda
 from geodeform.deform.grid import uniform_grid
 from geodeform.deform.sample import sample_labels
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 BATCH = 16
 WEIGHT = 1.0
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def street_labels(shared_data: Path, side: int) -> Tensor:

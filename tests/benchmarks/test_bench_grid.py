@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,19 +13,11 @@ from geodeform.deform.density import normalise, softmax_density
 from geodeform.deform.grid import GridKernel, density_to_grid, repair_folds
 from geodeform.deform.sample import area_downsample, build_pyramid, sample_image
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 SIZE = 300
 SIGMA = 20.0
 REPEATS = 15
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def noise_density() -> Tensor:

@@ -7,7 +7,6 @@ keeping the result is :mod:`geodeform.training.cache`'s work, cutting windows
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from PIL import Image
 
 from geodeform.classes import NODATA_CLASS, ClassScheme
 from geodeform.errors import DatasetError
-
-_LOG = logging.getLogger(__name__)
 
 Image.MAX_IMAGE_PIXELS = None  # scenes of more than 179 MP are what this is for, not an attack
 

@@ -181,39 +181,3 @@ def _colour(row: list[str], index: int) -> RGB:
         raise ValueError(f"the colour of '{','.join(row)}' is not three numbers of 0 to 255.")
     red, green, blue = colorsys.hsv_to_rgb(index * _HUE_STEP % 1.0, 0.6, 0.85)
     return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def histo_size(shape: tuple[int, int], budget: tuple[int, int]) -> tuple[int, int]:
-    """Size to which an image of any shape is sampled, by the paper's rule (appendix A.6).
-
-    Of "the short side becomes the budget's short side" and "the long side becomes the budget's long
-    side", both keeping the aspect ratio, the one with fewer pixels. The other side is rounded down,
-    which is what the paper's example does: 368×7986 gives 36×800, from 36.9. (The other candidate
-    of that example, printed as 40×868, follows from a short side of 40; of 80 it is 80×1736, with
-    the same outcome.) An image is never enlarged, and no side is below 1.
-
-    Args:
-        shape: (height, width) of the image in pixels, in either orientation.
-        budget: The budget's two sides in pixels, in any order.
-
-    Returns:
-        (height, width) in the image's orientation.
-
-    Raises:
-        ConfigError: If a side is below 1.
-
-    >>> histo_size((368, 7986), (80, 800)), histo_size((7986, 368), (80, 800))
-    ((36, 800), (800, 36))
-    """
-    if min(*shape, *budget) < 1:
-        raise ConfigError(
-            f"An image of {shape[0]} x {shape[1]} px cannot be sampled at {budget[0]} x "
-            f"{budget[1]} px: sides must be at least 1."
-        )
-    short, long = sorted(shape)
-    short_budget, long_budget = sorted(budget)
-    by_short = (short_budget, long * short_budget // short)
-    by_long = (max(1, short * long_budget // long), long_budget)
-    best = min(by_short, by_long, key=lambda size: size[0] * size[1])
-    sides = (min(best[0], short), min(best[1], long))
-    return sides if shape[0] <= shape[1] else (sides[1], sides[0])

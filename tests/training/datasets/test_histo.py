@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from geodeform.errors import ConfigError, DatasetError
+from geodeform.errors import DatasetError
 from geodeform.training.datasets.base import Split
-from geodeform.training.datasets.histo import HistologyImages, histo_size, read_classes
+from geodeform.training.datasets.histo import HistologyImages, read_classes
 
 SIZES = {"a": (60, 300), "b": (220, 48), "c": (90, 90)}
 
@@ -142,45 +140,3 @@ def test_wrong_layouts_show_what_is_expected(split_root, tmp_path_factory, strip
         HistologyImages(other)
     assert "the folder 'train/masks' is missing" in str(caught.value)
     assert "train/masks/NAME.png (or .tif, .tiff)" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ((368, 7986), (36, 800)),  # the paper's example
-        ((7986, 368), (800, 36)),
-        ((2000, 3386), (80, 135)),  # its least elongated: 1.69
-        ((2000, 20440), (78, 800)),
-        ((2000, 20000), (80, 800)),
-        ((2000, 2000), (80, 80)),
-        ((1, 9000), (1, 800)),
-        ((40, 60), (40, 60)),  # never enlarged
-    ],
-)
-def test_sizes_follow_the_papers_rule(shape, expected):
-    assert histo_size(shape, (80, 800)) == expected
-    assert histo_size(shape, (800, 80)) == expected
-
-
-sides = st.integers(1, 30000)
-
-
-@given(sides, sides, st.integers(1, 400), st.integers(1, 4000))
-def test_sizes_keep_within_budget_and_aspect(height, width, first, second):
-    size = histo_size((height, width), (first, second))
-    assert histo_size((width, height), (first, second)) == size[::-1]
-    assert min(size) <= min(first, second)
-    assert max(size) <= max(first, second)
-    assert size[0] <= height
-    assert size[1] <= width
-    # one side is met, the other is the largest whole number that keeps the aspect ratio
-    short, long = sorted(size)
-    lesser, greater = sorted((height, width))
-    exact = min(min(first, second) / lesser, max(first, second) / greater, 1.0)
-    assert short == max(1, int(lesser * exact + 1e-9))
-    assert long == int(greater * exact + 1e-9)
-
-
-def test_a_size_without_pixels_is_an_error():
-    with pytest.raises(ConfigError, match="0 x 5 px cannot be sampled at 80 x 800"):
-        histo_size((0, 5), (80, 800))

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from geodeform.classes import NODATA_CLASS, RGB, ClassScheme
+from geodeform.classes import NODATA_CLASS, RGB, ClassScheme, to_hex
 from geodeform.errors import ConfigError, DatasetError
 from geodeform.models.spec import nearest_names
 
@@ -106,7 +106,7 @@ class Legend:
         ):
             twice = [value for value, count in Counter[Any](values).items() if count > 1]
             if twice:
-                shown = _hex(twice[0]) if what == "colour" else twice[0]
+                shown = to_hex(twice[0]) if what == "colour" else twice[0]
                 raise DatasetError(
                     f"{self.where} has two classes of the {what} {shown}; give each its own."
                 )
@@ -248,7 +248,3 @@ def means_unknown(name: str) -> bool:
 def is_whole(text: str) -> bool:
     """Whether a text is a whole number, as ids are."""
     return text.strip().removeprefix("-").isdecimal()
-
-
-def _hex(colour: RGB) -> str:
-    return "#{:02X}{:02X}{:02X}".format(*colour)
