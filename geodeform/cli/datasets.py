@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from geodeform.classes import ClassScheme, to_hex
+from geodeform.cli.console import class_line, output_console, print_json
 from geodeform.cli.options import json_option
-from geodeform.cli.report import class_line, output_console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

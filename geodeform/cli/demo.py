@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from geodeform.cli.console import Reporter, print_result, shown_log
 from geodeform.cli.options import device_option, overwrite_option
-from geodeform.cli.report import Reporter, print_result, shown_log
 
 
 @click.command("demo")

@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from geodeform.classes import to_hex
+from geodeform.cli.console import Reporter, class_line, output_console, print_json
 from geodeform.cli.options import OutputType, SizeType, json_option, overwrite_option
-from geodeform.cli.report import Reporter, class_line, output_console, print_json
 from geodeform.errors import ConfigError, GeodeformError, ModelFileError
 from geodeform.geo.outputs import OutputSet, final_path
 from geodeform.models.model_file import PACKAGED, locate_model, read_spec

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from geodeform.budget import Budget
+from geodeform.cli.console import Reporter, print_plan, print_result, shown_log
 from geodeform.cli.options import (
     VECTOR_OUTPUT,
     BudgetType,
@@ -22,7 +23,6 @@ from geodeform.cli.options import (
     overwrite_option,
     verbosity_options,
 )
-from geodeform.cli.report import Reporter, print_plan, print_result, shown_log
 from geodeform.errors import OutputError
 from geodeform.geo.outputs import PICTURE_SUFFIXES, RASTER_SUFFIXES
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from geodeform.cli.console import Reporter, shown_log
 from geodeform.cli.options import (
     SettingType,
     SizeType,
@@ -16,7 +17,6 @@ from geodeform.cli.options import (
     overwrite_option,
     verbosity_options,
 )
-from geodeform.cli.report import Reporter, shown_log
 from geodeform.errors import GeodeformError
 
 _SAMPLERS = {"learned": "joint", "edge-learned": "edge_learned"}
