@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from geodeform.deform.reverse import ReverseMap as ReverseMap
     from geodeform.deform.sample import sample_image as sample_image
     from geodeform.deform.sample import sample_labels as sample_labels
+    from geodeform.demo import demo_labels as demo_labels
     from geodeform.demo import demo_scene as demo_scene
+    from geodeform.density_map import density_map as density_map
     from geodeform.errors import GeodeformError as GeodeformError
     from geodeform.geo.mosaic import Mosaic as Mosaic
     from geodeform.geo.scene import Scene as Scene
@@ -61,7 +63,9 @@ _HOMES = {
     "ReverseMap": "deform.reverse",
     "Scene": "geo.scene",
     "SegmentationResult": "result",
+    "demo_labels": "demo",
     "demo_scene": "demo",
+    "density_map": "density_map",
     "density_to_grid": "deform.grid",
     "estimate": "pipeline",
     "load_model": "models.model_file",

@@ -6,23 +6,20 @@ reverse map → mosaic → class raster, confidence, density, polygons
 
 from __future__ import annotations
 
-import datetime
 import logging
 import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import rasterio
-import rioxarray
 import torch
 import xarray as xr
 from rasterio.enums import Resampling
@@ -30,30 +27,32 @@ from rasterio.errors import NotGeoreferencedWarning
 from shapely.geometry.base import BaseGeometry
 
 from geodeform.budget import Budget
-from geodeform.device import describe_device, peak_memory_bytes, resolve_device
-from geodeform.errors import ConfigError, OutputError, SceneError
+from geodeform.device import describe_device, peak_memory_bytes
+from geodeform.errors import ConfigError
 from geodeform.geo.outputs import (
     PICTURE_SUFFIXES,
     RASTER_SUFFIXES,
     VECTOR_SUFFIXES,
     OutputSet,
 )
-from geodeform.geo.scene import Scene
 from geodeform.geo.vector import polygonize, write_points, write_polygons
 from geodeform.mapping import SceneMapper
 from geodeform.models.deform_segmenter import DeformSegmenter
-from geodeform.models.model_file import load_model
-from geodeform.planning import SegmentationPlan, plan_segmentation
+from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPredictor
 from geodeform.quicklook import NODATA_GREY, draw_quicklook
 from geodeform.result import RunFacts, SegmentationResult
+from geodeform.run import (
+    PathLike,
+    Progress,
+    begin_run,
+    check_placeable,
+    open_raster,
+    run_tags,
+)
 
 logger = logging.getLogger("geodeform")
 
-Progress = Callable[[int, int], None]
-PathLike = str | Path
-
-_GDAL_CACHE_BYTES = 256 << 20  # GDAL's default, a share of the memory, grows with the machine
 _QUICKLOOK_SIDE = 1100  # pixels of the longer side of a quicklook's panels
 _SUFFIXES = {
     "labels": RASTER_SUFFIXES,
@@ -152,39 +151,37 @@ def segment_scene(
             for kind, path in wanted.items()
             if path is not None
         }
-        network, target = _load(model, device)
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES))
-        scene = stack.enter_context(_open(source, network, bands, nodata))
-        plan = plan_segmentation(
-            scene,
-            network.spec,
-            budget=budget,
-            sampler=sampler,
-            gsd=gsd,
-            overlap=overlap,
-            stretch=stretch,
-            bbox=bbox,
-            aoi=aoi,
+        run = stack.enter_context(
+            begin_run(
+                source,
+                model=model,
+                device=device,
+                bands=bands,
+                nodata=nodata,
+                budget=budget,
+                sampler=sampler,
+                gsd=gsd,
+                overlap=overlap,
+                stretch=stretch,
+                bbox=bbox,
+                aoi=aoi,
+            )
         )
+        plan, scheme = run.plan, run.network.spec.classes
         for note in plan.notes:
             logger.warning(note)
         for kind in ("polygons", "samples"):
-            if kind in staged and staged[kind].suffix == ".geojson" and plan.crs is None:
-                raise OutputError(
-                    f"{wanted[kind]} would place pixel coordinates on the globe, as GeoJSON is "
-                    "WGS 84 and the scene has no CRS: write .gpkg instead."
-                )
+            check_placeable(wanted[kind], plan.crs)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
         rasters = {"labels": staged.get("labels", scratch / "labels.tif")}
         if in_memory or confidence is not None or polygons:
             rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
         if in_memory or density is not None or quicklook is not None:
             rasters["density"] = staged.get("density", scratch / "density.tif")
-        tags = _tags(scene, network, plan)
-        predictor = stack.enter_context(WindowPredictor(scene, network, plan, target))
-        run = SceneMapper(scene, predictor, network.spec.classes)
-        run.run(rasters, tags, keep_samples=bool(samples), progress=progress)
-        if not any(area.pixels for area in run.class_areas()):
+        predictor = stack.enter_context(run.predictor())
+        mapper = SceneMapper(run.scene, predictor, scheme)
+        mapper.run(rasters, run_tags(run), keep_samples=bool(samples), progress=progress)
+        if not any(area.pixels for area in mapper.class_areas()):
             logger.warning(
                 f"No pixel of {Path(plan.scene).name} was mapped: there is no data, or the area of "
                 "interest covers no pixel's centre."
@@ -195,39 +192,39 @@ def segment_scene(
             frame = polygonize(
                 rasters["labels"],
                 confidence=rasters["confidence"],
-                scheme=network.spec.classes,
+                scheme=scheme,
                 min_area=min_area,
                 simplify=simplify,
             )
             if "polygons" in staged:
                 write_polygons(frame, staged["polygons"])
         if samples:
-            points = run.sample_frame(rasters["labels"])
+            points = mapper.samples.frame(scheme)
             if "samples" in staged:
                 write_points(points, staged["samples"])
-        facts = _facts(run, target, start)
+        facts = _facts(mapper, run.device, start)
         if quicklook is not None:
-            _draw(staged["quicklook"], scene, run, rasters, facts)
+            _draw(staged["quicklook"], mapper, rasters, facts)
         arrays: dict[str, xr.DataArray] = {
-            kind: _array(rasters[kind], kind).load()
+            kind: open_raster(rasters[kind], kind).load()
             for kind in ("labels", "confidence", "density")
             if in_memory and kind in rasters
         }
     paths = {kind: Path(path) for kind, path in wanted.items() if path is not None}
     for kind in ("labels", "confidence", "density"):
         if kind in paths and kind not in arrays:
-            arrays[kind] = _array(paths[kind], kind)
+            arrays[kind] = open_raster(paths[kind], kind)
     return SegmentationResult(
         scene=plan.scene,
-        classes=network.spec.classes,
+        classes=scheme,
         labels=arrays["labels"],
         confidence=arrays.get("confidence"),
         density=arrays.get("density"),
         polygons=frame,
         samples=points,
-        class_areas=run.class_areas(),
+        class_areas=mapper.class_areas(),
         plan=plan,
-        facts=_facts(run, target, start),
+        facts=_facts(mapper, run.device, start),
         paths=paths,
     )
 
@@ -297,27 +294,28 @@ def estimate(
         GeodeformError: As :func:`segment_scene`.
     """
     start = time.perf_counter()
-    network, target = _load(model, device)
-    with _open(source, network, bands, nodata) as scene:
-        plan = plan_segmentation(scene, network.spec, **settings)
+    with begin_run(
+        source, model=model, device=device, bands=bands, nodata=nodata, **settings
+    ) as run:
+        plan = run.plan
         fixed = time.perf_counter() - start
         picks = np.unique(np.linspace(0, len(plan.active) - 1, 8).round().astype(int))
         chosen = [plan.active[i] for i in picks]
-        with WindowPredictor(scene, network, plan, target) as predictor:
+        with run.predictor() as predictor:
             _probe(predictor, chosen[:1])  # compiles and warms up; not part of the measure
             began = time.perf_counter()
             _probe(predictor, chosen)
             spent = time.perf_counter() - began
     columns = plan.windows.grid_shape[1]
     h, w = plan.sample_size
-    live = 2 * columns * h * w * 4 * (network.spec.n_classes + 3)
+    live = 2 * columns * h * w * 4 * (run.network.spec.n_classes + 3)
     block = 256 * plan.shape[1] * 2
     return Estimate(
         plan=plan,
         seconds=fixed + spent / len(chosen) * len(plan.active),
         memory_bytes=peak_memory_bytes() + live + block,
         probed=len(chosen),
-        device=describe_device(target),
+        device=describe_device(run.device),
     )
 
 
@@ -330,88 +328,26 @@ def _probe(predictor: WindowPredictor, indices: list[int]) -> None:
                 zlib.compress(labels.tobytes(), 6)
 
 
-def _facts(run: SceneMapper, device: torch.device, start: float) -> RunFacts:
-    pixels = run.plan.shape[0] * run.plan.shape[1]
+def _facts(mapper: SceneMapper, device: torch.device, start: float) -> RunFacts:
+    pixels = mapper.plan.shape[0] * mapper.plan.shape[1]
     return RunFacts(
         device=describe_device(device),
         seconds=time.perf_counter() - start,
         peak_memory_bytes=peak_memory_bytes(),
-        windows=run.predicted,
-        windows_skipped=run.skipped,
-        sampled_pixels=run.sampled_pixels,
-        sampled_share=run.sampled_pixels / pixels,
+        windows=mapper.predicted,
+        windows_skipped=mapper.skipped,
+        sampled_pixels=mapper.sampled_pixels,
+        sampled_share=mapper.sampled_pixels / pixels,
     )
 
 
-def _load(
-    model: PathLike | DeformSegmenter | None, device: str | torch.device
-) -> tuple[DeformSegmenter, torch.device]:
-    target = device if isinstance(device, torch.device) else resolve_device(device)
-    network = model if isinstance(model, DeformSegmenter) else load_model(model)
-    return network.eval(), target
-
-
-def _open(
-    source: PathLike | xr.DataArray,
-    network: DeformSegmenter,
-    bands: Sequence[int] | None,
-    nodata: float | None,
-) -> Scene:
-    """Open the scene with as many bands as the model takes."""
-    scene = Scene.open(source, bands=bands, want=network.spec.bands, nodata=nodata)
-    if scene.n_bands != network.spec.in_channels:
-        scene.close()
-        raise SceneError(
-            f"{scene.name} was opened with {scene.n_bands} bands, the model takes "
-            f"{network.spec.in_channels} ({', '.join(network.spec.bands)}): choose them by --bands."
-        )
-    return scene
-
-
-def _tags(scene: Scene, network: DeformSegmenter, plan: SegmentationPlan) -> dict[str, str]:
-    """What every output says of itself."""
-    spec = network.spec
-    return {
-        "TIFFTAG_SOFTWARE": f"geodeform {version('geodeform')}",
-        "TIFFTAG_DATETIME": datetime.datetime.now().strftime("%Y:%m:%d %H:%M:%S"),
-        "source": Path(scene.name).name,
-        "model": network.name or "not from a file",
-        "model_architecture": spec.architecture,
-        "model_training_data": spec.training_data,
-        "model_licence": spec.licence,
-        "classes": ", ".join(f"{k}={n}" for k, n in enumerate(spec.classes.names)),
-        "budget": str(plan.budget),
-        "sampler": plan.sampler,
-        "sampled_share": f"{plan.share:.6f}",
-        "window_px": f"{plan.window_size[0]}x{plan.window_size[1]}",
-        "sample_size": f"{plan.sample_size[0]}x{plan.sample_size[1]}",
-        "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",
-        "scaling": plan.scaling.describe(),
-    }
-
-
-def _array(path: Path, kind: str) -> xr.DataArray:
-    """A raster as a DataArray (y, x), lazily; confidence in 0…1."""
-    # mask_and_scale applies the confidence's scale and makes its nodata NaN
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in the plan's notes
-        opened = rioxarray.open_rasterio(path, mask_and_scale=kind == "confidence")
-    if not isinstance(opened, xr.DataArray):
-        raise OutputError(f"{path} is not the single raster that was written.")
-    array: xr.DataArray = opened.squeeze("band", drop=True)
-    array.name = kind
-    return array
-
-
-def _draw(
-    path: Path, scene: Scene, run: SceneMapper, rasters: Mapping[str, Path], facts: RunFacts
-) -> None:
+def _draw(path: Path, mapper: SceneMapper, rasters: Mapping[str, Path], facts: RunFacts) -> None:
     """Draw the quicklook from the finished rasters' overviews."""
-    plan = run.plan
+    plan = mapper.plan
     H, W = plan.shape
     scale = min(1.0, _QUICKLOOK_SIDE / max(H, W))
     view = (max(1, round(H * scale)), max(1, round(W * scale)))
-    data, valid = scene.read(plan.region, view)
+    data, valid = mapper.scene.read(plan.region, view)
     scaled = plan.scaling.apply(data)
     shown = np.stack([scaled[min(k, len(scaled) - 1)] for k in range(3)], -1)
     with warnings.catch_warnings():
@@ -428,9 +364,9 @@ def _draw(
         labels=small,
         density=density,
         density_reach=reach,
-        points=np.concatenate(run.sketch) if run.sketch else np.empty((0, 2), np.float32),
+        points=np.concatenate(mapper.sketch) if mapper.sketch else np.empty((0, 2), np.float32),
         shape=plan.shape,
-        scheme=run.scheme,
-        class_areas=run.class_areas(),
+        scheme=mapper.scheme,
+        class_areas=mapper.class_areas(),
         facts=facts,
     )

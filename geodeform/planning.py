@@ -15,6 +15,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
 from rasterio.transform import Affine
@@ -27,6 +28,7 @@ from geodeform.budget import Budget, view_size, within_sides
 from geodeform.errors import ConfigError, SceneError
 from geodeform.geo.affine import apply, compose, frame_of
 from geodeform.geo.project import project_near
+from geodeform.geo.raster import Gcps
 from geodeform.geo.scene import Scaling, Scene
 from geodeform.geo.windows import WindowPlan, plan_windows
 
@@ -112,6 +114,22 @@ class SegmentationPlan:
             window.width,
             window.height,
         )
+
+    def gcps(self, scene: Scene) -> Gcps:
+        """The scene's ground control points, counted from the region's corner, and their CRS."""
+        points, crs = scene.gcps
+        left, top = self.region.col_off, self.region.row_off
+        moved = [
+            GroundControlPoint(p.row - top, p.col - left, p.x, p.y, p.z, p.id, p.info)
+            for p in points
+        ]
+        return (moved if (left, top) != (0, 0) else points), crs
+
+    def known(self, scene: Scene, window: Window) -> NDArray[np.bool_]:
+        """Where a block of the region has data and lies inside the area of interest."""
+        known = scene.valid_mask(self.to_scene(window))
+        inside = self.inside(window)
+        return known if inside is None else known & inside
 
     def inside(self, window: Window) -> NDArray[np.bool_] | None:
         """Where a block of the region lies inside the area of interest; None for everywhere."""

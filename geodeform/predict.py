@@ -32,6 +32,19 @@ _MAX_READ_LEVEL = 5  # reads are decimated by at most 2⁵
 
 
 @dataclass(frozen=True)
+class WindowSamples:
+    """Where a window is sampled.
+
+    Attributes:
+        positions: (h, w, 2) float32 pixel coordinates (x, y) in the window.
+        magnification: (h, w) float32 sampled pixels per scene pixel.
+    """
+
+    positions: NDArray[np.float32]
+    magnification: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class WindowPrediction:
     """What is known of one window; a :class:`geodeform.geo.mosaic.WindowScores`.
 
@@ -58,9 +71,12 @@ class WindowPrediction:
         """Labels and confidence (0…255) of a block of window pixels, in one pass."""
         return self.reverse.reverse_scores(self.probabilities, rows=rows, cols=cols)
 
-    def sample_positions(self) -> NDArray[np.float32]:
-        """(h, w, 2) pixel coordinates (x, y) in the window where the image was sampled."""
-        return grid_to_pixels(self.reverse.grid, self.reverse.size)
+    @property
+    def samples(self) -> WindowSamples:
+        """Where the window was sampled."""
+        return WindowSamples(
+            grid_to_pixels(self.reverse.grid, self.reverse.size), self.magnification
+        )
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,31 @@ class WindowPredictor:
                 yield from self._finish(*waiting.popleft())
         while waiting:
             yield from self._finish(*waiting.popleft())
+
+    def place(self, indices: Sequence[int]) -> Iterator[tuple[int, WindowSamples | None]]:
+        """Yield (index, where it would be sampled) for the windows ``indices``, in order.
+
+        Only low-resolution views are read. A window without a single pixel of data gives None.
+        """
+        size = self.plan.window_size
+        batches = [list(indices[i : i + self.batch]) for i in range(0, len(indices), self.batch)]
+        views = [self._reader.submit(self._read_views, batch) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            read = dict(zip(batch, views.pop().result(), strict=True))
+            if number + 1 < len(batches):
+                views.append(self._reader.submit(self._read_views, batches[number + 1]))
+            seen = {index: view for index, view in read.items() if view is not None}
+            look = self._look(list(seen), list(seen.values()))
+            samples = {
+                index: WindowSamples(
+                    grid_to_pixels(grid, size).cpu().numpy(), magnified.cpu().numpy()
+                )
+                for index, grid, magnified in zip(
+                    look.indices, look.grid, magnification(look.grid, size), strict=True
+                )
+            }
+            for index in batch:
+                yield index, samples.get(index)
 
     def _read_views(self, indices: list[int]) -> list[NDArray[np.float32] | None]:
         """Low-resolution views, or None for windows without data."""

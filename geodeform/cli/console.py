@@ -19,6 +19,7 @@ from geodeform.errors import GeodeformError
 from geodeform.result import format_area
 
 if TYPE_CHECKING:
+    from geodeform.density_map import DensityMap
     from geodeform.pipeline import Estimate
     from geodeform.result import SegmentationResult
     from geodeform.training.callbacks import TrainStatus
@@ -174,6 +175,26 @@ def print_result(result: SegmentationResult) -> None:
         f"device {facts.device}"
     )
     click.echo(f"  values: {plan.scaling.describe()}")
+    for kind, path in result.paths.items():
+        click.echo(f"  {kind:<12}{path}")
+
+
+def print_density(result: DensityMap) -> None:
+    """How a scene would be sampled, on standard output."""
+    plan = result.plan
+    low, median, high = result.quantiles()
+    click.echo(f"{plan.scene}")
+    click.echo(
+        f"  would sample {plan.sampled_pixels:,} of {plan.shape[0] * plan.shape[1]:,} pixels "
+        f"({plan.share:.2%}), {plan.sampler}, {plan.sample_size[0]}x{plan.sample_size[1]} in each "
+        f"of {len(plan.active)} windows of {plan.window_size[0]}x{plan.window_size[1]} px"
+    )
+    if low > 0:  # nan where no cell has data
+        click.echo(
+            f"  one sample stands for {1 / median:.3g} pixels in the middle, {1 / high:.3g} where "
+            f"it is densest (1 %), {1 / low:.3g} where it is sparsest (1 %)"
+        )
+    click.echo(f"  {result.seconds:.1f} s, device {result.device}")
     for kind, path in result.paths.items():
         click.echo(f"  {kind:<12}{path}")
 

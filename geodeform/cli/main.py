@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import click
 
-from geodeform.cli import datasets, demo, models, segment, train
+from geodeform.cli import datasets, demo, density, models, segment, train
 from geodeform.errors import GeodeformError
 
 
@@ -50,6 +50,7 @@ def main() -> None:
 
 
 main.add_command(segment.command)
+main.add_command(density.command)
 main.add_command(demo.command)
 main.add_command(train.command)
 main.add_command(datasets.command)

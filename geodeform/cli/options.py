@@ -98,6 +98,23 @@ class SettingType(click.ParamType):  # type: ignore[type-arg]
         return key, parsed
 
 
+class StretchType(click.ParamType):  # type: ignore[type-arg]
+    """``auto``, ``none`` or two percentiles such as ``2,98``."""
+
+    name = "stretch"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | tuple[float, float]:
+        """Parse, with click's usage error (exit code 2) where it cannot be read."""
+        if value in ("auto", "none") or isinstance(value, tuple):
+            return value  # type: ignore[no-any-return]
+        low, high = NumbersType(float, 2).convert(value, param, ctx)
+        if not 0 <= low < high <= 100:
+            self.fail(f"'{value}' must be two rising percentiles of 0 to 100", param, ctx)
+        return float(low), float(high)
+
+
 class DeviceType(click.ParamType):  # type: ignore[type-arg]
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether it is there is the library's to say."""
 
@@ -137,6 +154,71 @@ def model_option(command: Command) -> Command:
         metavar="NAME|FILE",
         help="Model file (.safetensors) or packaged model. [default: dubai, sub-metre to 1 m RGB]",
     )(command)
+
+
+def scene_options(command: Command) -> Command:
+    """How much is sampled, of which part, and what the file does not say: of every run."""
+    options = (
+        click.option(
+            "--budget",
+            type=BudgetType(),
+            metavar="SHARE|SIDE|TOTAL",
+            help="Pixels to sample: a share (1.5%), samples a window (128 for 128x128), or a total "
+            "(2MP). [default: the model's]",
+        ),
+        click.option(
+            "--sampler",
+            type=click.Choice(["learned", "uniform", "interpolation"]),
+            help="Where to sample: as learned, uniform, or by a learned resizer. "
+            "[default: the model's]",
+        ),
+        click.option(
+            "--bands",
+            type=NumbersType(int),
+            metavar="R,G,B",
+            help="Bands that the model's bands are read from, counted from 1. [default: by colour "
+            "interpretation, else in order]",
+        ),
+        click.option(
+            "--nodata", type=float, help="Value without data, where the file does not say it."
+        ),
+        click.option(
+            "--stretch",
+            type=StretchType(),
+            default="auto",
+            show_default=True,
+            metavar="auto|none|LOW,HIGH",
+            help="How values become 0 to 1: the model's range for 8-bit scenes, else percentiles.",
+        ),
+        click.option(
+            "--gsd",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="METRES",
+            help="Ground sampling distance of the scene, where the file does not say it.",
+        ),
+        click.option(
+            "--overlap",
+            type=click.FloatRange(0, 0.5),
+            default=0.125,
+            show_default=True,
+            help="Part of a window shared with each neighbour; scores blend there.",
+        ),
+        click.option(
+            "--bbox",
+            type=NumbersType(float, 4),
+            metavar="XMIN,YMIN,XMAX,YMAX",
+            help="Map only this part, in the scene's CRS.",
+        ),
+        click.option(
+            "--aoi",
+            type=click.Path(path_type=Path, exists=True),
+            metavar="FILE",
+            help="Map only inside these polygons (any vector file).",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def device_option(command: Command) -> Command:

@@ -14,34 +14,16 @@ from geodeform.budget import Budget
 from geodeform.cli.console import Reporter, print_plan, print_result, shown_log
 from geodeform.cli.options import (
     VECTOR_OUTPUT,
-    BudgetType,
-    NumbersType,
     OutputType,
     device_option,
     json_option,
     model_option,
     overwrite_option,
+    scene_options,
     verbosity_options,
 )
 from geodeform.errors import OutputError
 from geodeform.geo.outputs import PICTURE_SUFFIXES, RASTER_SUFFIXES
-
-
-class StretchType(click.ParamType):  # type: ignore[type-arg]
-    """``auto``, ``none`` or two percentiles such as ``2,98``."""
-
-    name = "stretch"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | tuple[float, float]:
-        """Parse, with click's usage error (exit code 2) where it cannot be read."""
-        if value in ("auto", "none") or isinstance(value, tuple):
-            return value  # type: ignore[no-any-return]
-        low, high = NumbersType(float, 2).convert(value, param, ctx)
-        if not 0 <= low < high <= 100:
-            self.fail(f"'{value}' must be two rising percentiles of 0 to 100", param, ctx)
-        return float(low), float(high)
 
 
 @click.command("segment")
@@ -54,18 +36,7 @@ class StretchType(click.ParamType):  # type: ignore[type-arg]
     help="Class raster (.tif), or a folder. [default: SCENE_landcover.tif in this folder]",
 )
 @model_option
-@click.option(
-    "--budget",
-    type=BudgetType(),
-    metavar="SHARE|SIDE|TOTAL",
-    help="Pixels to sample: a share (1.5%), samples a window (128 for 128x128), or a total (2MP)."
-    " [default: the model's]",
-)
-@click.option(
-    "--sampler",
-    type=click.Choice(["learned", "uniform", "interpolation"]),
-    help="Where to sample: as learned, uniform, or by a learned resizer. [default: the model's]",
-)
+@scene_options
 @click.option("--confidence", is_flag=True, help="Also write OUTPUT_confidence.tif.")
 @click.option("--density", is_flag=True, help="Also write OUTPUT_density.tif (samples a pixel).")
 @click.option(
@@ -99,47 +70,6 @@ class StretchType(click.ParamType):  # type: ignore[type-arg]
     type=OutputType(*PICTURE_SUFFIXES),
     metavar="FILE",
     help="Also draw scene, density, map and legend into a PNG.",
-)
-@click.option(
-    "--bands",
-    type=NumbersType(int),
-    metavar="R,G,B",
-    help="Bands that the model's bands are read from, counted from 1. [default: by colour "
-    "interpretation, else in order]",
-)
-@click.option("--nodata", type=float, help="Value without data, where the file does not say it.")
-@click.option(
-    "--stretch",
-    type=StretchType(),
-    default="auto",
-    show_default=True,
-    metavar="auto|none|LOW,HIGH",
-    help="How values become 0 to 1: the model's range for 8-bit scenes, else percentiles.",
-)
-@click.option(
-    "--gsd",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="METRES",
-    help="Ground sampling distance of the scene, where the file does not say it.",
-)
-@click.option(
-    "--overlap",
-    type=click.FloatRange(0, 0.5),
-    default=0.125,
-    show_default=True,
-    help="Part of a window shared with each neighbour; scores blend there.",
-)
-@click.option(
-    "--bbox",
-    type=NumbersType(float, 4),
-    metavar="XMIN,YMIN,XMAX,YMAX",
-    help="Map only this part, in the scene's CRS.",
-)
-@click.option(
-    "--aoi",
-    type=click.Path(path_type=Path, exists=True),
-    metavar="FILE",
-    help="Map only inside these polygons (any vector file).",
 )
 @click.option(
     "--dry-run",

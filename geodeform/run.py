@@ -1,0 +1,154 @@
+"""What every run over a scene begins and ends with: model, scene, tags, rasters as arrays."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import rioxarray
+import torch
+import xarray as xr
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
+
+from geodeform.device import resolve_device
+from geodeform.errors import OutputError, SceneError
+from geodeform.geo.scene import Scene
+from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.models.model_file import load_model
+from geodeform.planning import SegmentationPlan, plan_segmentation
+from geodeform.predict import WindowPredictor
+
+PathLike = str | Path
+
+Progress = Callable[[int, int], None]
+"""Called with (windows done, windows in all)."""
+
+_GDAL_CACHE_BYTES = 256 << 20  # GDAL's default, a share of the memory, grows with the machine
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open scene with the model that maps it, where, and the plan.
+
+    Attributes:
+        scene: The open scene.
+        network: The model, in evaluation mode.
+        device: Where it computes.
+        plan: What is decided before the first pixel is predicted.
+    """
+
+    scene: Scene
+    network: DeformSegmenter
+    device: torch.device
+    plan: SegmentationPlan
+
+    def predictor(self) -> WindowPredictor:
+        """What predicts the plan's windows; a context manager."""
+        return WindowPredictor(self.scene, self.network, self.plan, self.device)
+
+
+@contextmanager
+def begin_run(
+    source: PathLike | xr.DataArray,
+    *,
+    model: PathLike | DeformSegmenter | None,
+    device: str | torch.device,
+    bands: Sequence[int] | None,
+    nodata: float | None,
+    **settings: Any,
+) -> Iterator[Run]:
+    """Load the model (the packaged one if None), open the scene, plan; for a ``with`` statement.
+
+    Args:
+        source: As for :func:`geodeform.segment_scene`.
+        model: As there.
+        device: As there.
+        bands: As there.
+        nodata: As there.
+        **settings: Those of :func:`geodeform.planning.plan_segmentation`.
+
+    Raises:
+        GeodeformError: For bad input or settings.
+    """
+    target = device if isinstance(device, torch.device) else resolve_device(device)
+    network = model if isinstance(model, DeformSegmenter) else load_model(model)
+    with (
+        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES),
+        _open_scene(source, network, bands, nodata) as scene,
+    ):
+        plan = plan_segmentation(scene, network.spec, **settings)
+        yield Run(scene, network.eval(), target, plan)
+
+
+def _open_scene(
+    source: PathLike | xr.DataArray,
+    network: DeformSegmenter,
+    bands: Sequence[int] | None,
+    nodata: float | None,
+) -> Scene:
+    """Open the scene with as many bands as the model takes."""
+    scene = Scene.open(source, bands=bands, want=network.spec.bands, nodata=nodata)
+    if scene.n_bands != network.spec.in_channels:
+        scene.close()
+        raise SceneError(
+            f"{scene.name} was opened with {scene.n_bands} bands, the model takes "
+            f"{network.spec.in_channels} ({', '.join(network.spec.bands)}): choose them by --bands."
+        )
+    return scene
+
+
+def run_tags(run: Run) -> dict[str, str]:
+    """What every output says of itself."""
+    scene, network, plan = run.scene, run.network, run.plan
+    spec = network.spec
+    return {
+        "TIFFTAG_SOFTWARE": f"geodeform {version('geodeform')}",
+        "TIFFTAG_DATETIME": datetime.datetime.now().strftime("%Y:%m:%d %H:%M:%S"),
+        "source": Path(scene.name).name,
+        "model": network.name or "not from a file",
+        "model_architecture": spec.architecture,
+        "model_training_data": spec.training_data,
+        "model_licence": spec.licence,
+        "classes": ", ".join(f"{k}={n}" for k, n in enumerate(spec.classes.names)),
+        "budget": str(plan.budget),
+        "sampler": plan.sampler,
+        "sampled_share": f"{plan.share:.6f}",
+        "window_px": f"{plan.window_size[0]}x{plan.window_size[1]}",
+        "sample_size": f"{plan.sample_size[0]}x{plan.sample_size[1]}",
+        "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",
+        "scaling": plan.scaling.describe(),
+    }
+
+
+def check_placeable(path: PathLike | None, crs: CRS | None) -> None:
+    """Refuse a vector output that would place pixel coordinates on the globe.
+
+    Raises:
+        OutputError: If it is GeoJSON and the scene has no CRS.
+    """
+    if path is not None and Path(path).suffix.lower() == ".geojson" and crs is None:
+        raise OutputError(
+            f"{path} would place pixel coordinates on the globe, as GeoJSON is WGS 84 and the "
+            "scene has no CRS: write .gpkg instead."
+        )
+
+
+def open_raster(path: Path, kind: str) -> xr.DataArray:
+    """A raster as a DataArray (y, x), lazily; confidence in 0…1."""
+    # mask_and_scale applies the confidence's scale and makes its nodata NaN
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in the plan's notes
+        opened = rioxarray.open_rasterio(path, mask_and_scale=kind == "confidence")
+    if not isinstance(opened, xr.DataArray):
+        raise OutputError(f"{path} is not the single raster that was written.")
+    array: xr.DataArray = opened.squeeze("band", drop=True)
+    array.name = kind
+    return array
