@@ -6,7 +6,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP_CONSTRAINTS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test test-slow lint benchmark clean
+.PHONY: demo test test-slow lint benchmark pictures clean
 
 # The stamp is newer than what it was installed from, so a second `make` installs nothing.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -35,6 +35,10 @@ lint: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/benchmarks
+
+# The README's pictures, from the packaged scene.
+pictures: $(VENV)/.installed-dev
+	$(BIN)/python notebooks/make_pictures.py
 
 clean:
 	rm -rf $(VENV) demo-output build dist *.egg-info

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from geodeform.deform.sample import sample_labels as sample_labels
     from geodeform.demo import demo_labels as demo_labels
     from geodeform.demo import demo_scene as demo_scene
-    from geodeform.density_map import density_map as density_map
     from geodeform.errors import GeodeformError as GeodeformError
     from geodeform.geo.mosaic import Mosaic as Mosaic
     from geodeform.geo.scene import Scene as Scene
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from geodeform.pipeline import segment_scene as segment_scene
     from geodeform.planning import plan_segmentation as plan_segmentation
     from geodeform.result import SegmentationResult as SegmentationResult
+    from geodeform.sampling import density_map as density_map
 
 __version__ = _version("geodeform")
 
@@ -65,7 +65,7 @@ _HOMES = {
     "SegmentationResult": "result",
     "demo_labels": "demo",
     "demo_scene": "demo",
-    "density_map": "density_map",
+    "density_map": "sampling",
     "density_to_grid": "deform.grid",
     "estimate": "pipeline",
     "load_model": "models.model_file",

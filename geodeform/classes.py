@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,18 @@ NODATA_CLASS = 255
 
 RGB = tuple[int, int, int]
 
+# M. Okabe, K. Ito, Color Universal Design, 2008; black last, as it looks like no data
+_OKABE_ITO: tuple[RGB, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 0, 0),
+)
+
 
 def to_hex(colour: RGB) -> str:
     """``#RRGGBB``.
@@ -24,6 +37,40 @@ def to_hex(colour: RGB) -> str:
     '#FF0010'
     """
     return "#{:02X}{:02X}{:02X}".format(*colour)
+
+
+def from_hex(colour: str) -> RGB:
+    """The reverse of :func:`to_hex`.
+
+    >>> from_hex("#FF0010")
+    (255, 0, 16)
+    """
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
+
+
+def distinct_colours(n: int, taken: Sequence[RGB] = ()) -> list[RGB]:
+    """Choose n colours that are not taken: the colour-blind-safe ones of Okabe and Ito first.
+
+    They are eight; matplotlib's qualitative maps of 20 colours follow, then steps through turbo.
+    That is enough for 255 classes, the taken ones among them.
+
+    >>> distinct_colours(2, taken=[(230, 159, 0)])
+    [(86, 180, 233), (0, 158, 115)]
+    """
+    every = dict.fromkeys(chain(_OKABE_ITO, _map_colours()))
+    return [colour for colour in every if colour not in taken][:n]
+
+
+def _map_colours() -> Iterator[RGB]:
+    """Colours of matplotlib's maps; of turbo, neighbours in turn are far apart."""
+    from matplotlib import colormaps  # slow to import, and seldom needed
+
+    steps = {name: range(20) for name in ("tab20", "tab20b", "tab20c")}
+    for name, levels in {**steps, "turbo": (97 * k % 256 for k in range(256))}.items():
+        for level in levels:
+            r, g, b, _ = colormaps[name](level, bytes=True)
+            yield int(r), int(g), int(b)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def run_demo(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> SegmentationResult:
-    """Segment the packaged scene into ``folder``: rasters, polygons and a quicklook."""
+    """Segment the packaged scene into ``folder``: all kinds of outputs but the sampled points."""
     folder.mkdir(parents=True, exist_ok=True)
     return segment_scene(
         demo_scene(),
@@ -51,7 +51,13 @@ def run_demo(
         density=folder / "density.tif",
         polygons=folder / "landcover.gpkg",
         min_area=25.0,
+        fill_holes=25.0,
+        simplify=1.0,
+        smooth=4,
         quicklook=folder / "quicklook.png",
+        report=folder / "report.html",
+        qgis=folder / "landcover.qgz",
+        stac=folder / "landcover.json",
         device=device,
         overwrite=overwrite,
         progress=progress,

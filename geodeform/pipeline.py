@@ -31,25 +31,35 @@ from geodeform.device import describe_device, peak_memory_bytes
 from geodeform.errors import ConfigError
 from geodeform.geo.outputs import (
     PICTURE_SUFFIXES,
+    PROJECT_SUFFIXES,
     RASTER_SUFFIXES,
+    REPORT_SUFFIXES,
+    STAC_SUFFIXES,
     VECTOR_SUFFIXES,
     OutputSet,
 )
-from geodeform.geo.vector import polygonize, write_points, write_polygons
+from geodeform.geo.styling import add_styles, write_styles
+from geodeform.geo.vector import check_placeable, polygonize, write_points, write_polygons
 from geodeform.mapping import SceneMapper
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPredictor
+from geodeform.publish import (
+    model_item_path,
+    report_facts,
+    write_run_project,
+    write_run_stac,
+)
 from geodeform.quicklook import NODATA_GREY, draw_quicklook
 from geodeform.result import RunFacts, SegmentationResult
 from geodeform.run import (
     PathLike,
     Progress,
     begin_run,
-    check_placeable,
     open_raster,
     run_tags,
 )
+from geodeform.scene_report import write_report
 
 logger = logging.getLogger("geodeform")
 
@@ -61,6 +71,9 @@ _SUFFIXES = {
     "polygons": VECTOR_SUFFIXES,
     "samples": VECTOR_SUFFIXES,
     "quicklook": PICTURE_SUFFIXES,
+    "report": REPORT_SUFFIXES,
+    "project": PROJECT_SUFFIXES,
+    "stac": STAC_SUFFIXES,
 }
 
 
@@ -76,8 +89,13 @@ def segment_scene(
     polygons: PathLike | bool | None = None,
     samples: PathLike | bool | None = None,
     quicklook: PathLike | None = None,
+    report: PathLike | None = None,
+    qgis: PathLike | None = None,
+    stac: PathLike | None = None,
     min_area: float = 0.0,
+    fill_holes: float = 0.0,
     simplify: float = 0.0,
+    smooth: int = 0,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
     stretch: str | tuple[float, float] = "auto",
@@ -106,8 +124,14 @@ def segment_scene(
             for a GeoDataFrame alone.
         samples: The same for the sampled points.
         quicklook: PNG to draw.
+        report: HTML page to write, see :func:`geodeform.scene_report.write_report`.
+        qgis: QGIS project (``.qgz``) to write, with a layer for the scene and for each output.
+        stac: STAC item (``.json``) of the map to write; the model's is written beside it, as
+            ``<stem>_model.json``.
         min_area: Polygons under this area (m², px² without a CRS) dissolve into neighbours.
+        fill_holes: Holes under this area (m², px² without a CRS) take the class around them.
         simplify: Tolerance in CRS units of the gap-free simplification of polygons.
+        smooth: Passes of gap-free corner cutting of polygons.
         bands: 1-based bands that the model's bands are read from.
         nodata: Value without data, where the file does not say it.
         stretch: ``"auto"``, ``"none"`` or two percentiles, see
@@ -128,8 +152,10 @@ def segment_scene(
             outputs appear whole and together, or not at all.
     """
     start = time.perf_counter()
-    if min_area < 0 or simplify < 0:
-        raise ConfigError("min_area and simplify cannot be negative.")
+    if min(min_area, fill_holes, simplify, smooth) < 0:
+        raise ConfigError("min_area, fill_holes, simplify and smooth cannot be negative.")
+    if output is None and (qgis is not None or stac is not None):
+        raise ConfigError("A QGIS project and a STAC item need a class raster: give output, too.")
     wanted = {
         "labels": output,
         "confidence": confidence,
@@ -137,6 +163,9 @@ def segment_scene(
         "polygons": None if isinstance(polygons, bool) else polygons,
         "samples": None if isinstance(samples, bool) else samples,
         "quicklook": quicklook,
+        "report": report,
+        "project": qgis,
+        "stac": stac,
     }
     in_memory = output is None
     with ExitStack() as stack:
@@ -151,6 +180,7 @@ def segment_scene(
             for kind, path in wanted.items()
             if path is not None
         }
+        add_styles(outputs, wanted)
         run = stack.enter_context(
             begin_run(
                 source,
@@ -168,15 +198,24 @@ def segment_scene(
             )
         )
         plan, scheme = run.plan, run.network.spec.classes
+        if stac is not None and run.network.file is not None:
+            outputs.add(model_item_path(stac), suffixes=STAC_SUFFIXES)
         for note in plan.notes:
             logger.warning(note)
         for kind in ("polygons", "samples"):
             check_placeable(wanted[kind], plan.crs)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
         rasters = {"labels": staged.get("labels", scratch / "labels.tif")}
-        if in_memory or confidence is not None or polygons:
+        everything = in_memory or bool(polygons) or report is not None
+        if everything or confidence is not None:
             rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
-        if in_memory or density is not None or quicklook is not None:
+        if (
+            in_memory
+            or density is not None
+            or quicklook is not None
+            or polygons
+            or report is not None
+        ):
             rasters["density"] = staged.get("density", scratch / "density.tif")
         predictor = stack.enter_context(run.predictor())
         mapper = SceneMapper(run.scene, predictor, scheme)
@@ -192,9 +231,12 @@ def segment_scene(
             frame = polygonize(
                 rasters["labels"],
                 confidence=rasters["confidence"],
+                density=rasters["density"],
                 scheme=scheme,
                 min_area=min_area,
+                fill_holes=fill_holes,
                 simplify=simplify,
+                smooth=smooth,
             )
             if "polygons" in staged:
                 write_polygons(frame, staged["polygons"])
@@ -205,6 +247,23 @@ def segment_scene(
         facts = _facts(mapper, run.device, start)
         if quicklook is not None:
             _draw(staged["quicklook"], mapper, rasters, facts)
+        write_styles(staged, scheme)
+        if report is not None:
+            write_report(
+                staged["report"],
+                labels=rasters["labels"],
+                scene=run.scene,
+                confidence=rasters["confidence"],
+                density=rasters["density"],
+                polygons=staged.get("polygons"),
+                facts=report_facts(facts),
+                notes=plan.notes,
+            )
+        if qgis is not None:
+            for name in write_run_project(staged["project"], staged, run, source):
+                logger.warning(f"{qgis} has no layer '{name}': QGIS cannot place it without a CRS.")
+        if stac is not None:
+            write_run_stac(staged["stac"], staged, run, source)
         arrays: dict[str, xr.DataArray] = {
             kind: open_raster(rasters[kind], kind).load()
             for kind in ("labels", "confidence", "density")

@@ -30,6 +30,7 @@ from geodeform.geo.affine import apply, compose, frame_of
 from geodeform.geo.project import project_near
 from geodeform.geo.raster import Gcps
 from geodeform.geo.scene import Scaling, Scene
+from geodeform.geo.vector import read_shapes
 from geodeform.geo.windows import WindowPlan, plan_windows
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def plan_segmentation(
     if scene.bands_guessed:
         notes.append(f"{scene.band_note}.".capitalize())
     area = _read_aoi(aoi, name, scene.shape, frame, crs, notes)
-    region = _region(name, scene.shape, frame, bbox, area)
+    region = plan_region(name, scene.shape, frame, bbox, area)
     if (zero := scene.zero_share(region)) > _ZERO_SHARE:
         notes.append(
             f"{zero:.1%} of the pixels of {name} are 0 in every band and count as data; if "
@@ -318,7 +319,7 @@ def _ground_window(
     return window
 
 
-def _region(
+def plan_region(
     name: str,
     shape: tuple[int, int],
     frame: Affine,
@@ -372,9 +373,9 @@ def _read_aoi(
     else:
         what = str(aoi)
         try:
-            table = gpd.read_file(aoi)
+            table = read_shapes(aoi)
         except (RuntimeError, OSError, ValueError) as error:  # pyogrio's errors are RuntimeErrors
-            raise SceneError(f"Cannot read the area of interest {what}: {error}.") from error
+            raise SceneError(f"{what} cannot be read as an area of interest: {error}.") from error
     empty = f"{what} holds no polygon: give an area of interest with an area."
     if isinstance(table, gpd.GeoDataFrame) and table.active_geometry_name is None:
         raise SceneError(empty)

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
-from geodeform.classes import NODATA_CLASS, ClassScheme, to_hex
-from geodeform.result import ClassArea, RunFacts, format_area
+from geodeform.classes import ClassScheme
+from geodeform.plot.layers import (
+    DENSITY_COLOURS,
+    class_handles,
+    class_picture,
+    density_norm,
+    label_density_bar,
+)
+from geodeform.plot.layers import NODATA_GREY as NODATA_GREY
+from geodeform.result import ClassArea, RunFacts
 
-NODATA_GREY = (230, 230, 230)
 _PANEL = 6.5  # inches of a panel's longer side
 _LEGEND = 2.2  # inches
 
@@ -66,17 +70,13 @@ def draw_quicklook(
     axes[0].set_title("Scene")
 
     axes[1].imshow(image, extent=extent, aspect=shape_of, alpha=0.4)
-    known = density[np.isfinite(density) & (density > 0)]
-    low, high = np.percentile(known, (1, 99)) if known.size else (0.5, 1.0)
-    # mere noise does not get the full range of colours
-    low, high = float(min(low, high / 1.2)), float(max(high, low * 1.2))
     shown = axes[1].imshow(
         density,
         extent=(0, density_reach[0], density_reach[1], 0),
         aspect=shape_of,
-        cmap="viridis",
+        cmap=DENSITY_COLOURS,
         alpha=0.65,
-        norm=LogNorm(low, high),
+        norm=density_norm(density),
     )
     axes[1].scatter(points[:, 0], points[:, 1], s=0.5, c="white", linewidths=0, alpha=0.8)
     axes[1].set_xlim(0, W)
@@ -85,20 +85,14 @@ def draw_quicklook(
     bar = figure.colorbar(
         shown, ax=list(axes[:3]), location="bottom", shrink=0.32, aspect=35, pad=0.01
     )
-    bar.ax.xaxis.set_major_locator(FixedLocator(list(np.geomspace(low, high, 4))))
-    bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-    bar.ax.minorticks_off()
-    bar.set_label("sampled pixels per scene pixel")
+    label_density_bar(bar)
 
-    colours = scheme.palette()
-    colours[NODATA_CLASS] = NODATA_GREY
-    axes[2].imshow(colours[labels], extent=extent, aspect=shape_of, interpolation="nearest")
+    axes[2].imshow(
+        class_picture(labels, scheme), extent=extent, aspect=shape_of, interpolation="nearest"
+    )
     axes[2].set_title("Land cover")
 
-    handles = [
-        Patch(color=to_hex(scheme.colours[a.id]), label=_legend_line(a)) for a in class_areas
-    ]
-    handles.append(Patch(color=to_hex(NODATA_GREY), label="No data"))
+    handles = class_handles(scheme, class_areas)
     axes[3].legend(handles=handles, loc="center left", frameon=False, fontsize=11)
     cost = (
         f"{facts.sampled_pixels:,} of {H * W:,} pixels sampled ({facts.sampled_share:.2%}) · "
@@ -106,8 +100,3 @@ def draw_quicklook(
     )
     figure.suptitle(f"{title}\n{cost}", fontsize=12)
     figure.savefig(path, format="png")
-
-
-def _legend_line(area: ClassArea) -> str:
-    size = "" if area.area_m2 is None else f"\n{format_area(area.area_m2)}"
-    return f"{area.name} {area.share:.1%}{size}"

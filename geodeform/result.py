@@ -71,15 +71,15 @@ class SegmentationResult:
         confidence: float32 probability of the chosen class, 0…1, NaN where there is no data;
             None where only files were asked for and this was not among them.
         density: float32 sampled pixels per scene pixel, on a coarser grid; None as above.
-        polygons: One row a polygon: class_id, class_name, area_m2 (none without a CRS), area_px,
-            conf_mean, colour, geometry; None unless asked for.
+        polygons: One row a polygon, with the columns of :func:`geodeform.polygonize`; None unless
+            asked for.
         samples: Sampled points with window, class_id, confidence and magnification;
             None unless asked for.
         class_areas: Pixels and area of each class.
         plan: Windows, sampled size, scaling and notes of the run.
         facts: Time, memory, share of pixels sampled.
         paths: Files written, by kind (``labels``, ``confidence``, ``density``, ``polygons``,
-            ``samples``, ``quicklook``).
+            ``samples``, ``quicklook``, ``report``, ``project``, ``stac``).
     """
 
     scene: str

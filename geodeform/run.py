@@ -15,7 +15,6 @@ import rasterio
 import rioxarray
 import torch
 import xarray as xr
-from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from geodeform.device import resolve_device
@@ -126,19 +125,6 @@ def run_tags(run: Run) -> dict[str, str]:
         "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",
         "scaling": plan.scaling.describe(),
     }
-
-
-def check_placeable(path: PathLike | None, crs: CRS | None) -> None:
-    """Refuse a vector output that would place pixel coordinates on the globe.
-
-    Raises:
-        OutputError: If it is GeoJSON and the scene has no CRS.
-    """
-    if path is not None and Path(path).suffix.lower() == ".geojson" and crs is None:
-        raise OutputError(
-            f"{path} would place pixel coordinates on the globe, as GeoJSON is WGS 84 and the "
-            "scene has no CRS: write .gpkg instead."
-        )
 
 
 def open_raster(path: Path, kind: str) -> xr.DataArray:

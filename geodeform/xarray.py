@@ -60,6 +60,6 @@ class GeodeformAccessor:
         Raises:
             GeodeformError: As :func:`geodeform.density_map`.
         """
-        from geodeform.density_map import density_map
+        from geodeform.sampling import density_map
 
         return density_map(self._array, **settings).density

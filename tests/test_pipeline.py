@@ -378,7 +378,7 @@ def test_samples_lie_inside_the_scene_and_number_what_was_said(
 ) -> None:
     path = tmp_path / "samples.gpkg"
     result = geodeform.segment_scene(scene, model=model, samples=path)
-    frame = gpd.read_file(path)
+    frame = gpd.read_file(path, layer="samples")
     assert len(frame) == result.facts.sampled_pixels
     assert frame.crs == "EPSG:32640"
     left, top = UTM.c, UTM.f
@@ -492,8 +492,19 @@ def test_a_neighbours_footprint_lies_outside(
     with pytest.raises(SceneError, match="lies outside"):
         geodeform.segment_scene(scene, model=model, bbox=(right - 1e-8, 0, right + 9, 3e6))
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(SceneError, match=r"table\.csv holds no polygon"):
+    with pytest.raises(SceneError, match=r"table\.csv cannot be read .* 0 layers with geometries"):
         geodeform.segment_scene(scene, model=model, aoi=tmp_path / "table.csv")
+
+
+def test_a_map_of_geodeform_is_an_area_of_interest(
+    scene: Path, tmp_path: Path, model: DeformSegmenter
+) -> None:
+    """Its styles are a second table, which is no layer."""
+    path = tmp_path / "map.gpkg"
+    settings = {"model": model, "budget": "32", "polygons": path}
+    first = geodeform.segment_scene(scene, bbox=(317200, 2770100, 317600, 2770500), **settings)
+    inside = geodeform.segment_scene(scene, model=model, budget="32", aoi=path)
+    np.testing.assert_array_equal(inside.labels, first.labels)
 
 
 def test_inputs_are_never_overwritten(scene: Path, tmp_path: Path, model: DeformSegmenter) -> None:

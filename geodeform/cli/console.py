@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,9 @@ from geodeform.errors import GeodeformError
 from geodeform.result import format_area
 
 if TYPE_CHECKING:
-    from geodeform.density_map import DensityMap
     from geodeform.pipeline import Estimate
     from geodeform.result import SegmentationResult
+    from geodeform.sampling import DensityMap
     from geodeform.training.callbacks import TrainStatus
 
 
@@ -89,7 +90,13 @@ class Reporter:
 
     @contextmanager
     def progress(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar that counts windows; the callback takes (done, total)."""
+        """A bar that counts windows; the callback takes (done, total).
+
+        With GEODEFORM_PROGRESS=lines, lines such as ``progress 3/25``: the QGIS plugin reads them.
+        """
+        if os.environ.get("GEODEFORM_PROGRESS") == "lines":
+            yield lambda done, total: click.echo(f"progress {done}/{total}", err=True)
+            return
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),

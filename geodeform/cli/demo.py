@@ -26,7 +26,7 @@ from geodeform.cli.options import device_option, overwrite_option
 def command(output: Path, device: str, overwrite: bool) -> None:
     """Map the packaged scene (a cut of Dubai, held out in training) with the packaged model.
 
-    Writes class raster, confidence, density, polygons and a picture, and says what it found.
+    Writes rasters, polygons, a picture, a report and a QGIS project, and says what it found.
     """
     from geodeform.demo import run_demo
     from geodeform.device import describe_device, resolve_device
@@ -41,6 +41,6 @@ def command(output: Path, device: str, overwrite: bool) -> None:
         result = run_demo(output, device=target, overwrite=overwrite, progress=progress)
     print_result(result)
     click.echo(
-        "\nThe class raster opens in QGIS with its colours; the picture is "
-        f"{result.paths['quicklook']}"
+        f"\nLook at {result.paths['report']} in a browser, or open {result.paths['project']} in "
+        f"QGIS; the picture is {result.paths['quicklook']}"
     )

@@ -61,9 +61,9 @@ def command(
     """
     reporter = Reporter(quiet=quiet, verbose=verbose)
     # torch is imported here, when work begins
-    from geodeform.density_map import density_map
     from geodeform.device import describe_device, resolve_device
     from geodeform.models.model_file import load_model
+    from geodeform.sampling import density_map
 
     target = resolve_device(device)
     network = load_model(model)

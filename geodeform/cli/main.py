@@ -11,7 +11,18 @@ from importlib.metadata import version
 
 import click
 
-from geodeform.cli import datasets, demo, density, models, segment, train
+from geodeform.cli import (
+    datasets,
+    demo,
+    density,
+    doctor,
+    models,
+    plugin,
+    polygonize,
+    report,
+    segment,
+    train,
+)
 from geodeform.errors import GeodeformError
 
 
@@ -49,9 +60,16 @@ def main() -> None:
     """
 
 
-main.add_command(segment.command)
-main.add_command(density.command)
-main.add_command(demo.command)
-main.add_command(train.command)
-main.add_command(datasets.command)
-main.add_command(models.command)
+for _module in (
+    segment,
+    density,
+    polygonize,
+    report,
+    doctor,
+    train,
+    datasets,
+    models,
+    plugin,
+    demo,
+):
+    main.add_command(_module.command)

@@ -221,6 +221,45 @@ def scene_options(command: Command) -> Command:
     return command
 
 
+def polygon_options(command: Command) -> Command:
+    """What is done to polygons: small ones, holes, outlines."""
+    options = (
+        click.option(
+            "--min-area",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            metavar="M2",
+            help="Dissolve polygons under this area into their neighbours (m²; px² without a CRS).",
+        ),
+        click.option(
+            "--fill-holes",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            metavar="M2",
+            help="Fill holes under this area with the polygon around them (m²; px² without a "
+            "CRS); never nodata.",
+        ),
+        click.option(
+            "--simplify",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            metavar="TOLERANCE",
+            help="Simplify polygons together, without gaps, by this tolerance in the CRS's units.",
+        ),
+        click.option(
+            "--smooth",
+            type=click.IntRange(min=0),
+            default=0,
+            metavar="N",
+            help="Cut the corners of the pixels' staircases N times, together, without gaps; 3 to "
+            "5 make smooth outlines, within half a pixel of the pixels' own.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def device_option(command: Command) -> Command:
     """``--device``."""
     return click.option(

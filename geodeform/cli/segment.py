@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,18 @@ from geodeform.cli.options import (
     json_option,
     model_option,
     overwrite_option,
+    polygon_options,
     scene_options,
     verbosity_options,
 )
 from geodeform.errors import OutputError
-from geodeform.geo.outputs import PICTURE_SUFFIXES, RASTER_SUFFIXES
+from geodeform.geo.outputs import (
+    PICTURE_SUFFIXES,
+    PROJECT_SUFFIXES,
+    RASTER_SUFFIXES,
+    REPORT_SUFFIXES,
+    STAC_SUFFIXES,
+)
 
 
 @click.command("segment")
@@ -51,19 +59,25 @@ from geodeform.geo.outputs import PICTURE_SUFFIXES, RASTER_SUFFIXES
     metavar="FILE",
     help="Also write polygons (.gpkg, .parquet, .fgb, .geojson).",
 )
+@polygon_options
 @click.option(
-    "--min-area",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="M2",
-    help="Dissolve polygons under this area into their neighbours (m²; px² without a CRS).",
+    "--qgis",
+    type=OutputType(*PROJECT_SUFFIXES),
+    metavar="FILE",
+    help="Also write a QGIS project (.qgz) with every layer, styled; with --confidence and "
+    "--density.",
 )
 @click.option(
-    "--simplify",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="TOLERANCE",
-    help="Simplify polygons together, without gaps, by this tolerance in the CRS's units.",
+    "--report",
+    type=OutputType(*REPORT_SUFFIXES),
+    metavar="FILE",
+    help="Also write one HTML page with viewer, areas, confidence and where the budget went.",
+)
+@click.option(
+    "--stac",
+    type=OutputType(*STAC_SUFFIXES),
+    metavar="FILE",
+    help="Also write the STAC item of the map (.json), and that of the model beside it.",
 )
 @click.option(
     "--quicklook",
@@ -90,7 +104,12 @@ def command(
     samples: Path | None,
     polygons: Path | None,
     min_area: float,
+    fill_holes: float,
     simplify: float,
+    smooth: int,
+    qgis: Path | None,
+    report: Path | None,
+    stac: Path | None,
     quicklook: Path | None,
     dry_run: bool,
     device: str,
@@ -106,7 +125,22 @@ def command(
     scene's name. Each scene is finished or reported; the exit code is 1 if any failed.
     """
     reporter = Reporter(quiet=quiet, verbose=verbose)
-    jobs = plan_outputs(scenes, output, confidence, density, samples, polygons, quicklook)
+    others = {
+        "samples": samples,
+        "polygons": polygons,
+        "quicklook": quicklook,
+        "report": report,
+        "qgis": qgis,
+        "stac": stac,
+    }
+    # the project shows confidence and density, so they are written
+    jobs = plan_outputs(
+        scenes,
+        output,
+        confidence=confidence or qgis is not None,
+        density=density or qgis is not None,
+        others=others,
+    )
     # torch is imported here, when work begins
     from geodeform.device import describe_device, resolve_device
     from geodeform.models.model_file import load_model
@@ -140,7 +174,9 @@ def command(
                     device=target,
                     overwrite=overwrite,
                     min_area=min_area,
+                    fill_holes=fill_holes,
                     simplify=simplify,
+                    smooth=smooth,
                     progress=progress,
                     **files,
                     **settings,
@@ -160,11 +196,10 @@ def command(
 def plan_outputs(
     scenes: tuple[str, ...],
     output: Path | None,
+    *,
     confidence: bool,
     density: bool,
-    samples: Path | None,
-    polygons: Path | None,
-    quicklook: Path | None,
+    others: Mapping[str, Path | None],
 ) -> list[tuple[str, dict[str, Any]]]:
     """Name every output of every scene, before any work.
 
@@ -195,7 +230,7 @@ def plan_outputs(
             "confidence": labels.with_name(f"{labels.stem}_confidence.tif") if confidence else None,
             "density": labels.with_name(f"{labels.stem}_density.tif") if density else None,
         }
-        for kind, path in (("samples", samples), ("polygons", polygons), ("quicklook", quicklook)):
+        for kind, path in others.items():
             files[kind] = path and Path(str(path).replace("{stem}", stem))
         for path in files.values():
             if path is not None and taken.setdefault(path.absolute(), scene) != scene:

@@ -7,7 +7,8 @@ how the rows are split into bands:
 
 1. :class:`ComponentLabeller` numbers components in the order of their first pixels, by union-find
    within a band (:func:`label_band`) and across bands.
-2. :class:`BorderCounter` and :func:`merge_small` dissolve small components into neighbours.
+2. :class:`BorderCounter`, :func:`merge_small` and :func:`fill_enclosed` dissolve small components
+   into neighbours and fill holes.
 3. :class:`OutlineTracer` follows the outlines: polygons come out whole, never split at a band.
 
 Union-find: R. E. Tarjan, Efficiency of a good but not linear set union algorithm, J. ACM 22 (1975).
@@ -43,6 +44,7 @@ class Components:
         pixels: (n,) int64 number of pixels.
         weights: (n,) int64 sum over the pixels of their rows' weights.
         sums: One (n,) float64 array for each plane of values: its sum over the pixels.
+        counts: One (n,) int64 array for each plane: how many of the pixels have a value.
         bands: For each band, (m,) int64 component of each id that :func:`label_band` gives there.
     """
 
@@ -50,6 +52,7 @@ class Components:
     pixels: NDArray[np.int64]
     weights: NDArray[np.int64]
     sums: tuple[NDArray[np.float64], ...]
+    counts: tuple[NDArray[np.int64], ...]
     bands: tuple[NDArray[np.int64], ...]
 
     def __len__(self) -> int:
@@ -65,7 +68,7 @@ class ComponentLabeller:
 
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]] = []
-        self._sums: list[tuple[NDArray[np.float64], ...]] = []
+        self._sums: list[list[tuple[NDArray[np.float64], NDArray[np.int64]]]] = []
         self._seams: list[NDArray[np.int64]] = []
         self._starts = [0]
         self._last: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
@@ -81,12 +84,12 @@ class ComponentLabeller:
         Args:
             classes: (rows, cols) class ids.
             row_weights: (rows,) weight of each row's pixels, such as their relative area.
-            planes: (rows, cols) arrays of values to sum over each component.
+            planes: (rows, cols) arrays of values to sum over each component; NaN is no value.
         """
         ids, n = label_band(classes)
         start = self._starts[-1]
         self._parts.append(_measure_band(ids, n, classes, row_weights))
-        self._sums.append(tuple(_sum_band(ids, n, plane) for plane in planes))
+        self._sums.append([_sum_band(ids, n, plane) for plane in planes])
         self._starts.append(start + n)
         if self._last is not None:
             upper_classes, upper = self._last
@@ -106,7 +109,12 @@ class ComponentLabeller:
             pixels=total(parent, n, pixels),
             weights=total(parent, n, weights),
             sums=tuple(
-                total(parent, n, np.concatenate(plane)) for plane in zip(*self._sums, strict=True)
+                total(parent, n, np.concatenate([sums for sums, _ in plane]))
+                for plane in zip(*self._sums, strict=True)
+            ),
+            counts=tuple(
+                total(parent, n, np.concatenate([counts for _, counts in plane]))
+                for plane in zip(*self._sums, strict=True)
             ),
             bands=tuple(np.split(parent, self._starts[1:-1])),
         )
@@ -117,6 +125,34 @@ def total(numbers: NDArray[np.int64], n: int, values: Sums) -> Sums:
     sums = np.zeros(n, values.dtype)
     np.add.at(sums, numbers, values)
     return sums
+
+
+@dataclass(frozen=True)
+class Borders:
+    """How long neighbouring components share a border, of which one is small at least.
+
+    Attributes:
+        first: (m,) int64 the one component of each border.
+        second: (m,) int64 the other one.
+        lengths: (m,) float64 how long they are.
+        exposed: (n,) bool which components touch nodata or the raster's frame.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    lengths: NDArray[np.float64]
+    exposed: NDArray[np.bool_]
+
+    def merged(self, numbers: NDArray[np.int64], n: int) -> Borders:
+        """Return the borders of the n components that these have become, by their new numbers.
+
+        Two of them may have several entries.
+        """
+        first, second = numbers[self.first], numbers[self.second]
+        apart = first != second
+        exposed = np.zeros(n, np.bool_)
+        exposed[numbers[self.exposed]] = True
+        return Borders(first[apart], second[apart], self.lengths[apart], exposed)
 
 
 class BorderCounter:
@@ -130,43 +166,45 @@ class BorderCounter:
     def __init__(self, kinds: NDArray[np.uint8], small: NDArray[np.bool_]) -> None:
         self._state = np.where(small, _SMALL, _LARGE).astype(np.uint8)
         self._state[kinds == NODATA_CLASS] = _NODATA
+        self._exposed = np.zeros(len(kinds), np.bool_)
         self._keys: list[NDArray[np.int64]] = []
         self._counts: list[NDArray[np.int64]] = []
         self._last: NDArray[np.int32] | None = None
 
     def feed(self, numbers: NDArray[np.int32]) -> None:
         """Take the next band: (rows, cols) component of each pixel."""
+        if self._last is None:
+            self._exposed[numbers[0]] = True
+        self._exposed[numbers[:, 0]] = True
+        self._exposed[numbers[:, -1]] = True
         last = numbers[0] if self._last is None else self._last
-        keys = np.empty(_border_keys(numbers, last, self._state, np.empty(0, np.int64)), np.int64)
-        _border_keys(numbers, last, self._state, keys)
+        none = np.empty(0, np.int64)
+        keys = np.empty(_border_keys(numbers, last, self._state, none, self._exposed), np.int64)
+        _border_keys(numbers, last, self._state, keys, self._exposed)
         keys, counts = np.unique(keys, return_counts=True)
         self._keys.append(keys)
         self._counts.append(counts)
         self._last = numbers[-1].copy()
 
-    def finish(
-        self, edge_length: tuple[float, float]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Return the borders of all bands.
+    def finish(self, edge_length: tuple[float, float]) -> Borders:
+        """Return the borders of all bands that were fed (at least one).
 
         Args:
             edge_length: (y, x) lengths of a pixel's vertical and horizontal edges.
-
-        Returns:
-            Three (m,) arrays: the two components of each border and its length.
         """
+        self._exposed[self._last] = True
         keys, inverse = np.unique(np.concatenate(self._keys), return_inverse=True)
         counts = total(inverse, len(keys), np.concatenate(self._counts))
         lengths = np.asarray(counts * np.where(keys % 2 == 0, *edge_length), np.float64)
         pairs, inverse = np.unique(keys // 2, return_inverse=True)
         n = max(len(self._state), 1)
-        return pairs // n, pairs % n, total(inverse, len(pairs), lengths)
+        return Borders(pairs // n, pairs % n, total(inverse, len(pairs), lengths), self._exposed)
 
 
 def merge_small(
     kinds: NDArray[np.uint8],
     sizes: NDArray[np.float64],
-    borders: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]],
+    borders: Borders,
     threshold: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Dissolve components below a size into their neighbours, the smallest first.
@@ -178,17 +216,72 @@ def merge_small(
     Args:
         kinds: (n,) uint8 class of each component.
         sizes: (n,) area of each.
-        borders: What :meth:`BorderCounter.finish` returned for ``sizes < threshold``.
+        borders: Those of all components with ``sizes < threshold``, as :class:`BorderCounter`
+            counts them.
         threshold: Components of at least this size stay.
 
     Returns:
         (n,) new number of each component, counted by first pixels again, and the (m,) classes of
         the new components.
     """
-    first, second, lengths = borders
-    parent, merged_kinds = _merge(kinds, sizes, first, second, lengths, threshold)
+    parent, merged_kinds = _merge(
+        kinds, sizes, borders.first, borders.second, borders.lengths, threshold
+    )
     m = _number(parent)
     return parent, _first(parent, m, merged_kinds)
+
+
+def fill_enclosed(
+    kinds: NDArray[np.uint8],
+    sizes: NDArray[np.float64],
+    borders: Borders,
+    threshold: float,
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Fill holes: components below a size that one single other component encloses.
+
+    Such a component has pixel edges with that one only: none with a third, with nodata or with the
+    raster's frame. It takes the class of what encloses it and becomes part of it. Holes within a
+    hole are filled from the inside and count as a part of it, so what is filled at once is never of
+    the threshold's size or larger; the order does not matter. Nodata is never filled, and neither
+    is what encloses some.
+
+    Args:
+        kinds: (n,) uint8 class of each component.
+        sizes: (n,) area of each.
+        borders: Those of all components with ``sizes < threshold``, as :class:`BorderCounter`
+            counts them.
+        threshold: Holes of at least this size stay.
+
+    Returns:
+        (n,) new number of each component, counted by first pixels again, and the (m,) classes of
+        the new components.
+    """
+    parent, filled_kinds = _fill(
+        kinds, sizes, borders.first, borders.second, borders.exposed, threshold
+    )
+    m = _number(parent)
+    return parent, _first(parent, m, filled_kinds)
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """The outlines of components: rings of pixel corners.
+
+    A ring runs clockwise on the screen (rows downwards) around a component and counterclockwise
+    around its holes, begins at its first corner, row-major, and does not repeat it at its end.
+
+    Attributes:
+        points: (v, 2) int32 column and row of the corners, ring after ring.
+        fixed: (v,) bool which corners hold the coverage together: where the outlines of three or
+            more components (or twice those of two) meet, and all that lie on the raster's frame.
+        rings: (r + 1,) int64 where each ring begins in the points.
+        polygons: (n + 1,) int64 where each component's rings begin, its outer ring first.
+    """
+
+    points: NDArray[np.int32]
+    fixed: NDArray[np.bool_]
+    rings: NDArray[np.int64]
+    polygons: NDArray[np.int64]
 
 
 class OutlineTracer:
@@ -207,8 +300,8 @@ class OutlineTracer:
         self._above = np.full(cols, OUTSIDE, np.int32)
         self._row = 0
         self._used = 0
-        # of each vertex: column, row, component
-        self._vertices = np.empty((1024 + 4 * (cols + 1), 3), np.int32)
+        # of each vertex: column, row, component, whether it is fixed
+        self._vertices = np.empty((1024 + 4 * (cols + 1), 4), np.int32)
         self._next = np.empty(len(self._vertices), np.int64)  # vertex that follows in the ring
         # the vertex at the known end of the vertical edges that cross the current row, by column
         self._down = np.full(cols + 1, -1, np.int64)
@@ -236,19 +329,11 @@ class OutlineTracer:
         self._row += len(ids)
         self._above = ids[-1].copy()
 
-    def finish(
-        self, n: int, transform: Sequence[float]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """Close the outlines and return them as ragged arrays, as shapely takes them.
+    def finish(self, n: int) -> Outlines:
+        """Close the outlines and return them.
 
         Args:
             n: Number of components; each of 0…n-1 must have been seen.
-            transform: a, b, c, d, e, f of x = a·col + b·row + c and y = d·col + e·row + f.
-
-        Returns:
-            (v, 2) coordinates of all rings, each closed, outer ones counterclockwise in x, y;
-            (rings + 1,) where each ring begins in them; (n + 1,) where each component's rings
-            begin, its outer ring first.
         """
         self.feed(np.full((1, len(self._above)), OUTSIDE, np.int32))
         following = self._next[: self._used]
@@ -256,12 +341,9 @@ class OutlineTracer:
         owners = self._vertices[starts, 2]
         # a component's outer ring begins above all of its holes, so it comes first and stays first
         order = np.argsort(owners, kind="stable")
-        offsets = np.concatenate([[0], np.cumsum(lengths[order] + 1)])
-        a, b, c, d, e, f = (float(v) for v in transform[:6])
-        coordinates = _lay_out(
-            self._vertices, following, starts[order], offsets, (a, b, c, d, e, f), a * e - b * d < 0
-        )
-        return coordinates, offsets, np.searchsorted(owners[order], np.arange(n + 1))
+        rings = np.concatenate([[0], np.cumsum(lengths[order])])
+        points, fixed = _lay_out(self._vertices, following, starts[order], rings)
+        return Outlines(points, fixed, rings, np.searchsorted(owners[order], np.arange(n + 1)))
 
 
 @compiled
@@ -380,20 +462,30 @@ def _measure_band(
 
 
 @compiled
-def _sum_band(ids: NDArray[np.int32], n: int, values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the sum of a value over the pixels of each component of a band."""
+def _sum_band(
+    ids: NDArray[np.int32], n: int, values: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the sum of a value over the pixels of each component of a band, and how many have it.
+
+    NaN is no value.
+    """
     sums = np.zeros(n, np.float64)
+    counts = np.zeros(n, np.int64)
     rows, cols = ids.shape
     for r in range(rows):
         c = 0
         while c < cols:
             k = ids[r, c]
             run = 0.0
+            count = 0
             while c < cols and ids[r, c] == k:
-                run += values[r, c]
+                if not np.isnan(values[r, c]):
+                    run += values[r, c]
+                    count += 1
                 c += 1
             sums[k] += run
-    return sums
+            counts[k] += count
+    return sums, counts
 
 
 @compiled
@@ -402,11 +494,13 @@ def _border_keys(
     last: NDArray[np.int32],
     state: NDArray[np.uint8],
     keys: NDArray[np.int64],
+    exposed: NDArray[np.bool_],
 ) -> int:
     """Find the pixel edges between two components that count, to the left of and above pixels.
 
-    Fills ``keys`` as far as it goes and returns how many there are. The key of a vertical edge
-    between components i < j of n is 2·(i·n + j), that of a horizontal edge one more.
+    Marks what touches nodata as exposed. Fills ``keys`` as far as it goes and returns how many
+    there are. The key of a vertical edge between components i < j of n is 2·(i·n + j), that of a
+    horizontal edge one more.
     """
     used = 0
     rows, cols = numbers.shape
@@ -416,12 +510,56 @@ def _border_keys(
             above = last[c] if r == 0 else numbers[r - 1, c]
             left = here if c == 0 else numbers[r, c - 1]
             for there, horizontal in ((left, 0), (above, 1)):
-                if there != here and state[here] + state[there] >= _LARGE + _SMALL:
+                if there == here:
+                    continue
+                if state[here] == _NODATA:
+                    exposed[there] = True
+                elif state[there] == _NODATA:
+                    exposed[here] = True
+                elif state[here] + state[there] >= _LARGE + _SMALL:
                     if used < len(keys):
                         low, high = np.int64(min(here, there)), np.int64(max(here, there))
                         keys[used] = 2 * (low * len(state) + high) + horizontal
                     used += 1
     return used
+
+
+@compiled
+def _chains(
+    n: int, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Chain the borders of each component: its first and last half-border, and what follows each.
+
+    Half-border e of border e // 2 leads to its second component if e is even, else to its first.
+    """
+    head = np.full(n, -1, np.int64)
+    tail = np.full(n, -1, np.int64)
+    following = np.full(2 * len(first), -1, np.int64)
+    for e in range(2 * len(first)):
+        owner = first[e // 2] if e % 2 == 0 else second[e // 2]
+        if head[owner] < 0:
+            head[owner] = e
+        else:
+            following[tail[owner]] = e
+        tail[owner] = e
+    return head, tail, following
+
+
+@compiled
+def _append(
+    head: NDArray[np.int64],
+    tail: NDArray[np.int64],
+    following: NDArray[np.int64],
+    low: int,
+    high: int,
+) -> None:
+    """Append the chain of one component to that of another."""
+    if head[low] < 0:
+        head[low] = head[high]
+        tail[low] = tail[high]
+    elif head[high] >= 0:
+        following[tail[low]] = head[high]
+        tail[low] = tail[high]
 
 
 @compiled
@@ -435,23 +573,14 @@ def _merge(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return each component's root after merging (the smallest of its set) and the roots' classes.
 
-    Neighbours are linked lists of half-borders; a merged component's list is the chain of its
-    parts' lists. Only lists of small components are complete, and only those are read.
+    A merged component's chain of borders is made of those of its parts. Only the chains of small
+    components are complete, and only those are read.
     """
     n = len(kinds)
     parent = np.arange(n)
     kinds = kinds.copy()
     sizes = sizes.copy()
-    head = np.full(n, -1, np.int64)
-    tail = np.full(n, -1, np.int64)
-    following = np.full(2 * len(first), -1, np.int64)
-    for e in range(2 * len(first)):  # half-border e leads to second[e // 2] if even, else first
-        owner = first[e // 2] if e % 2 == 0 else second[e // 2]
-        if head[owner] < 0:
-            head[owner] = e
-        else:
-            following[tail[owner]] = e
-        tail[owner] = e
+    head, tail, following = _chains(n, first, second)
     queue = [(sizes[i], i) for i in range(n) if sizes[i] < threshold and kinds[i] != NODATA_CLASS]
     heapq.heapify(queue)
     shared = np.zeros(n, np.float64)  # border with each neighbour, zero outside a turn
@@ -483,16 +612,57 @@ def _merge(
             _union(parent, root, there)
             low, high = min(root, there), max(root, there)
             sizes[low] += sizes[high]
-            if head[low] < 0:
-                head[low] = head[high]
-                tail[low] = tail[high]
-            elif head[high] >= 0:
-                following[tail[low]] = head[high]
-                tail[low] = tail[high]
+            _append(head, tail, following, low, high)
             root = low
         kinds[root] = kind
         if sizes[root] < threshold:
             heapq.heappush(queue, (sizes[root], root))
+    return parent, kinds
+
+
+@compiled
+def _fill(
+    kinds: NDArray[np.uint8],
+    sizes: NDArray[np.float64],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    exposed: NDArray[np.bool_],
+    threshold: float,
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return each component's root after filling (the smallest of its set) and the roots' classes.
+
+    As in :func:`_merge`, only the chains of small components are complete, and only those are read.
+    """
+    n = len(kinds)
+    parent = np.arange(n)
+    kinds = kinds.copy()
+    sizes = sizes.copy()
+    exposed = exposed.copy()
+    head, tail, following = _chains(n, first, second)
+    waiting = [i for i in range(n) if sizes[i] < threshold and kinds[i] != NODATA_CLASS]
+    while len(waiting) > 0:
+        i = waiting.pop()
+        if parent[i] != i or sizes[i] >= threshold or exposed[i]:
+            continue
+        around = -1  # the only neighbour so far
+        e = head[i]
+        while e >= 0:
+            there = _find(parent, second[e // 2] if e % 2 == 0 else first[e // 2])
+            if there != i:
+                if around >= 0 and around != there:
+                    around = n  # there is a second one
+                    break
+                around = there
+            e = following[e]
+        if around < 0 or around == n:
+            continue
+        low, high = min(i, around), max(i, around)
+        parent[high] = low
+        kinds[low] = kinds[around]
+        sizes[low] += sizes[high]
+        exposed[low] = exposed[around]
+        _append(head, tail, following, low, high)
+        waiting.append(low)  # it may be a hole now that its own is filled
     return parent, kinds
 
 
@@ -520,7 +690,7 @@ def _trace(
         ids: (rows, cols) ids of the band.
         done: Rows of the band that are done.
         top: Row of the raster where the band begins.
-        vertices: (capacity, 3) column, row, id of each vertex; extended in place.
+        vertices: (capacity, 4) column, row, id, fixed of each vertex; extended in place.
         following: (capacity,) vertex after each; extended in place.
         used: How many vertices there are.
         down: (cols + 1,) start of the south edge open in each column.
@@ -545,6 +715,8 @@ def _trace(
             if (nw == ne and sw == se) or (nw == sw and ne == se):  # inside, or a straight edge
                 nw, sw = ne, se
                 continue
+            degree = (nw != ne) + (ne != se) + (se != sw) + (sw != nw)
+            fixed = degree > 2 or nw == OUTSIDE or ne == OUTSIDE or se == OUTSIDE or sw == OUTSIDE
             old_east, old_west, old_down, old_up = east, west, down[c], up[c]
             for corner in range(4):
                 k = (nw, ne, sw, se)[corner]
@@ -556,19 +728,19 @@ def _trace(
                 ):
                     continue  # no outline, or had its turn
                 in_nw, in_ne, in_sw, in_se = nw == k, ne == k, sw == k, se == k
-                _put(vertices, used, c, top + r, k)
+                _put(vertices, used, c, top + r, k, fixed)
                 if in_nw and in_se and not in_ne and not in_sw:  # touches itself at this corner:
                     up[c] = used  # past the lower left pixel
                     following[used] = old_west
                     used += 1
-                    _put(vertices, used, c, top + r, k)  # past the upper right pixel
+                    _put(vertices, used, c, top + r, k, fixed)  # past the upper right pixel
                     following[old_down] = used
                     east = used
                 elif in_ne and in_sw and not in_nw and not in_se:
                     west = used  # past the lower right pixel
                     down[c] = used
                     used += 1
-                    _put(vertices, used, c, top + r, k)  # past the upper left pixel
+                    _put(vertices, used, c, top + r, k, fixed)  # past the upper left pixel
                     following[old_east] = used
                     following[used] = old_up
                 else:
@@ -594,11 +766,14 @@ def _trace(
 
 
 @compiled
-def _put(vertices: NDArray[np.int32], i: int, col: int, row: int, k: int | np.int32) -> None:
+def _put(
+    vertices: NDArray[np.int32], i: int, col: int, row: int, k: int | np.int32, fixed: bool
+) -> None:
     """Write one vertex."""
     vertices[i, 0] = col
     vertices[i, 1] = row
     vertices[i, 2] = k
+    vertices[i, 3] = fixed
 
 
 @compiled
@@ -628,20 +803,16 @@ def _lay_out(
     vertices: NDArray[np.int32],
     following: NDArray[np.int64],
     starts: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    transform: tuple[float, float, float, float, float, float],
-    backwards: bool,
-) -> NDArray[np.float64]:
-    """Return (v, 2) coordinates of the rings, each closed, one after the other."""
-    a, b, c, d, e, f = transform
-    coordinates = np.empty((offsets[-1], 2), np.float64)
+    rings: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Return the corners of the rings, one ring after the other, and which are fixed."""
+    points = np.empty((rings[-1], 2), np.int32)
+    fixed = np.empty(rings[-1], np.bool_)
     for ring in range(len(starts)):
         v = starts[ring]
-        length = offsets[ring + 1] - offsets[ring]
-        for i in range(length):
-            at = offsets[ring + 1] - 1 - i if backwards else offsets[ring] + i
-            col, row = vertices[v, 0], vertices[v, 1]
-            coordinates[at, 0] = c + a * col + b * row
-            coordinates[at, 1] = f + d * col + e * row
+        for i in range(rings[ring], rings[ring + 1]):
+            points[i, 0] = vertices[v, 0]
+            points[i, 1] = vertices[v, 1]
+            fixed[i] = vertices[v, 3] != 0
             v = following[v]
-    return coordinates
+    return points, fixed

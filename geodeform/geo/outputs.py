@@ -26,6 +26,15 @@ VECTOR_SUFFIXES = (".gpkg", ".parquet", ".fgb", ".geojson")
 PICTURE_SUFFIXES = (".png",)
 """What a picture may be called."""
 
+REPORT_SUFFIXES = (".html", ".htm")
+"""What an HTML report may be called."""
+
+PROJECT_SUFFIXES = (".qgz", ".qgs")
+"""What a QGIS project may be called: ``.qgs`` is the XML itself."""
+
+STAC_SUFFIXES = (".json",)
+"""What a STAC item may be called."""
+
 STAGING_PREFIX = ".geodeform-"
 """How the names of staging folders begin; one left by a killed process may be deleted."""
 

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     import xarray
     from odc.geo.geobox import GeoBox
 
+_LEVEL_PIXELS = 2.997
+"""Pixels that an overview needs, each way, for each pixel that is read from it: three, less a
+rounding. Area averages over a barely finer overview are blurred, and overviews are rarely exact
+averages themselves (cubic or nearest resampling, JPEG). On the packaged scene one pixel cost
+uniform sampling 4 to 8 points of mIoU against reading at full resolution, two 1 to 3, three 0.5 to
+1.6; tests/benchmarks/test_bench_overviews.py."""
+
 _STRIP_BYTES = 64 << 20  # raw bytes of a decimated read that are in memory at once
 _SAMPLE_SIDE = 1024  # percentiles look at about this many pixels squared
 _FEW = 4096  # valid pixels below which percentiles are looked for more densely
@@ -235,10 +242,10 @@ class Scene:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read the chosen bands of a window, resampled where ``out_shape`` differs from it.
 
-        Decimated reads start from the coarsest overview that is still fine enough, else from full
-        resolution; so too where overviews have nodata mixed in, because the file does not tag the
-        value that ``nodata`` gives, or NaN. They read strip by strip and weigh pixels by the area
-        that they share with each output pixel.
+        Decimated reads start from the coarsest overview that has three pixels or more each way for
+        one that is read, else from full resolution; so too where overviews have nodata mixed in,
+        because the file does not tag the value that ``nodata`` gives, or NaN. They read strip by
+        strip and weigh pixels by the area that they share with each output pixel.
 
         Args:
             window: Whole pixels, inside the scene.
@@ -552,13 +559,13 @@ class Scene:
             return self._known_shapes
 
     def _level_for(self, box: tuple[int, int, int, int], out_shape: tuple[int, int]) -> int:
-        """Return the coarsest level with at least as many pixels in the box as are wanted."""
+        """Return the coarsest level with enough pixels in the box, see _LEVEL_PIXELS."""
         best = 0
         shapes = self._level_shapes()
         for level, (height, width) in enumerate(shapes):
             enough = (
-                box[2] * height / self.shape[0] >= out_shape[0] * 0.999
-                and box[3] * width / self.shape[1] >= out_shape[1] * 0.999
+                box[2] * height / self.shape[0] >= out_shape[0] * _LEVEL_PIXELS
+                and box[3] * width / self.shape[1] >= out_shape[1] * _LEVEL_PIXELS
             )
             if enough and height * width < shapes[best][0] * shapes[best][1]:
                 best = level

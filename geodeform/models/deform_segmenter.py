@@ -78,6 +78,7 @@ class DeformSegmenter(nn.Module):
 
     Attributes:
         name: What its file is called, set by loading; "" for a model that was never in a file.
+        file: Where that file is; None for a model that was never in a file.
 
     Raises:
         ConfigError: If the architecture is unknown.
@@ -88,6 +89,7 @@ class DeformSegmenter(nn.Module):
         super().__init__()
         self.spec = spec
         self.name = ""
+        self.file: Path | None = None
         self.kernel = GridKernel(
             sigma=spec.kernel_sigma, support=spec.kernel_support, padding=spec.kernel_padding
         )

@@ -201,7 +201,7 @@ def load_model(
         # load_state_dict copies into float32 parameters, so float16 is widened here.
         network.load_state_dict(state)
     name = DEFAULT_MODEL if model is None else str(model)
-    network.name = name if name in PACKAGED else Path(name).name
+    network.name, network.file = (name if name in PACKAGED else Path(name).name), path
     return network.to(device).eval()
 
 

@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from geodeform.classes import NODATA_CLASS, ClassScheme, to_hex
-from geodeform.quicklook import NODATA_GREY
+from geodeform.classes import ClassScheme
+from geodeform.plot.layers import DENSITY_COLOURS, class_handles, class_picture
 
 _SIDE = 3.2  # inches of a picture
 _PIXELS = 640  # of a picture's longer side
 _POINTS = 4000  # sampling points drawn, about: every second or third row and column of many
-_OUTLINE = "#808080"  # of the legend's patches: a class may be white
 
 
 @dataclass(frozen=True)
@@ -64,18 +62,16 @@ def draw_panels(path: Path, panels: Sequence[Panel], scheme: ClassScheme, title:
     )
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 5, squeeze=False)
-    colours = scheme.palette()
-    colours[NODATA_CLASS] = NODATA_GREY
     for row, panel in zip(axes, panels, strict=True):
         H, W = panel.labels.shape
         extent = (0, W, H, 0)
         step = max(1, math.ceil(max(H, W) / _PIXELS))
         pictures = (
             (panel.image[::step, ::step], None),
-            (panel.density, "viridis"),
+            (panel.density, DENSITY_COLOURS),
             (panel.target, "magma"),
-            (colours[panel.predicted[::step, ::step]], None),
-            (colours[panel.labels[::step, ::step]], None),
+            (class_picture(panel.predicted[::step, ::step], scheme), None),
+            (class_picture(panel.labels[::step, ::step], scheme), None),
         )
         for axis, (picture, cmap) in zip(row, pictures, strict=True):
             axis.imshow(picture, extent=extent, cmap=cmap, interpolation="nearest", aspect="auto")
@@ -95,13 +91,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], scheme: ClassScheme, title:
     names = ("Image and samples", "Density", "Edge target", "Prediction", "Labels")
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name, fontsize=10)
-    handles = [
-        Patch(facecolor=to_hex(colour), edgecolor=_OUTLINE, linewidth=0.5, label=name)
-        for name, colour in zip(scheme.names, scheme.colours, strict=True)
-    ]
-    handles.append(
-        Patch(facecolor=to_hex(NODATA_GREY), edgecolor=_OUTLINE, linewidth=0.5, label="Unknown")
-    )
+    handles = class_handles(scheme, nodata="Unknown")
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8
     )

@@ -18,7 +18,7 @@ from scipy import ndimage
 from geodeform.classes import NODATA_CLASS
 from geodeform.geo.raster import ClassRasterWriter
 from geodeform.geo.vector import polygonize, write_polygons
-from geodeform.training.datasets import DubaiScenes
+from geodeform.training.datasets.dubai import DubaiScenes
 
 pytestmark = pytest.mark.benchmark
 
@@ -57,20 +57,39 @@ def test_polygons_per_second(
     report(f"\npolygons, {which} map of {classes.shape}: {count} polygons in the map")
     cases: dict[str, dict[str, Any]] = {
         "from the file": {},
+        "without a scheme": {"scheme": None},
         "with confidence": {"confidence": np.full(classes.shape, 200, np.uint8)},
+        "with density": {"density": np.full([-(-n // 8) for n in classes.shape], 0.03, np.float32)},
         "min_area 20 m2": {"min_area": 20.0},
+        "fill_holes 20 m2": {"fill_holes": 20.0},
         "simplify 0.6 m": {"simplify": 0.6},
+        "smooth 4": {"smooth": 4},
         "min_area 20 m2, simplify 0.6 m": {"min_area": 20.0, "simplify": 0.6},
+        "smooth 4, simplify 0.6 m": {"smooth": 4, "simplify": 0.6},
+        "all of them": {"min_area": 20.0, "fill_holes": 40.0, "simplify": 0.6, "smooth": 4},
     }
+    times = {}
     for name, options in cases.items():
-        took = median_ms(lambda options=options: polygonize(path, scheme=DUBAI, **options), 3)
-        report(f"  {name:32} {took:8.0f} ms  {1000 * count / took:8.0f} polygons/s")
+        options = {"scheme": DUBAI} | options
+        kept = len(polygonize(path, **options))
+        times[name] = median_ms(lambda options=options: polygonize(path, **options), 3)
+        report(
+            f"  {name:32} {times[name]:8.0f} ms  {1000 * count / times[name]:8.0f} polygons/s, "
+            f"{kept} are left: {1000 * kept / times[name]:.0f}/s; "
+            f"{times[name] / times['from the file']:.2f} x as long as without options"
+        )
     valid = classes != NODATA_CLASS
     gdal = median_ms(lambda: [shapely.geometry.shape(g) for g, _ in shapes(classes, valid)], 3)
     ours = median_ms(lambda: polygonize(classes, scheme=DUBAI), 3)
     report(f"  {'from an array':32} {ours:8.0f} ms  {1000 * count / ours:8.0f} polygons/s")
     report(f"  {'rasterio.features.shapes':32} {gdal:8.0f} ms  {gdal / ours:8.1f} x as long")
     polygons = polygonize(path, scheme=DUBAI)
+    exact = polygons.geometry.values
+    geos = median_ms(lambda: shapely.coverage_simplify(exact, 0.6, simplify_boundary=False), 3)
+    arcs = times["simplify 0.6 m"] - times["from the file"]
+    report(
+        f"  {'shapely.coverage_simplify':32} {geos:8.0f} ms  {geos / arcs:8.1f} x as long as here"
+    )
     for suffix in (".gpkg", ".parquet", ".fgb", ".geojson"):
         took = median_ms(
             lambda s=suffix: write_polygons(polygons, tmp_path / f"p{s}", overwrite=True), 1

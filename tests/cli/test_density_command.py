@@ -34,7 +34,11 @@ def test_it_writes_the_density_and_says_how_far_samples_reach(
     monkeypatch.chdir(tmp_path)
     done = run(scene, "--samples", "points.gpkg")
     assert done.exit_code == 0, done.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["points.gpkg", "suburb_density.tif"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "points.gpkg",
+        "suburb_density.qml",
+        "suburb_density.tif",
+    ]
     assert "one sample stands for" in done.output
     assert "points.gpkg" in done.output
     again = run(scene)

@@ -64,14 +64,15 @@ def test_it_writes_every_output_and_says_what(folder: Path, tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     names = sorted(p.name for p in tmp_path.iterdir() if not p.name.endswith(".aux.xml"))
     assert names == [
-        "map.gpkg", "map.png", "map.tif", "map_confidence.tif", "map_density.tif", "samples.fgb",
+        "map.gpkg", "map.png", "map.qml", "map.tif", "map_confidence.qml", "map_confidence.tif",
+        "map_density.qml", "map_density.tif", "samples.fgb", "samples.qml",
     ]  # fmt: skip
     for name in ("map.tif", "map_confidence.tif", "map_density.tif"):
         valid, errors, _ = cog_validate(str(tmp_path / name), strict=True)
         assert valid, errors
     assert "device CPU" in done.stderr
     assert "Vegetation" in done.stdout
-    assert len(gpd.read_file(tmp_path / "map.gpkg")) > 0
+    assert len(gpd.read_file(tmp_path / "map.gpkg", layer="polygons")) > 0
 
 
 def test_json_is_the_only_thing_on_standard_output(folder: Path, tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from geodeform.geo.components import (
     ComponentLabeller,
     Components,
     OutlineTracer,
+    fill_enclosed,
     label_band,
     merge_small,
 )
+from geodeform.geo.coverage import to_polygons
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -148,23 +150,101 @@ def test_borders_are_counted_between_small_components_and_their_neighbours() -> 
     components, numbers = components_of(classes, 4)
     counter = BorderCounter(components.kinds, np.array([False, True, False, False]))
     counter.feed(numbers.astype(np.int32))
-    first, second, lengths = counter.finish((10.0, 1.0))
+    borders = counter.finish((10.0, 1.0))
     # class 1 (component 1): two vertical and two horizontal edges with 0, two vertical with 2
-    assert list(zip(first.tolist(), second.tolist(), lengths.tolist(), strict=True)) == [
-        (0, 1, 22.0),
-        (1, 2, 20.0),
-    ]
+    found = (borders.first.tolist(), borders.second.tolist(), borders.lengths.tolist())
+    assert list(zip(*found, strict=True)) == [(0, 1, 22.0), (1, 2, 20.0)]
+    assert borders.exposed.tolist() == [True, False, True, True]
+
+
+def reference_fill(classes: np.ndarray, threshold: float) -> np.ndarray:
+    """Fill one hole at a time, looking at the whole map anew each time."""
+    classes = classes.copy()
+    while True:
+        ids = np.pad(reference_labels(classes), 1, constant_values=-1)  # -1: beyond the frame
+        around: dict[int, set[int]] = {}
+        for a, b in ((ids[:, 1:], ids[:, :-1]), (ids[1:], ids[:-1])):
+            for i, j in zip(a.ravel().tolist(), b.ravel().tolist(), strict=True):
+                if i != j:
+                    around.setdefault(i, set()).add(j)
+                    around.setdefault(j, set()).add(i)
+        inner = ids[1:-1, 1:-1]
+        for i, others in around.items():
+            if i < 0 or len(others) > 1 or -1 in others or (inner == i).sum() >= threshold:
+                continue
+            kind = classes[inner == next(iter(others))][0]
+            if NODATA_CLASS not in (kind, classes[inner == i][0]):
+                classes[inner == i] = kind
+                break
+        else:
+            return classes
+
+
+rings_in_rings = st.builds(
+    lambda sizes, kinds, speck: _nested(sizes, kinds, speck),
+    st.lists(st.integers(1, 2), min_size=1, max_size=4),
+    st.lists(st.sampled_from([0, 1, 2, NODATA_CLASS]), min_size=5, max_size=5),
+    st.sampled_from([0, 1, 2, NODATA_CLASS]),
+)
+
+
+def _nested(sizes: list[int], kinds: list[int], speck: int) -> np.ndarray:
+    """Squares within squares, the outermost with a speck."""
+    side = 3 + 2 * sum(sizes)
+    classes = np.full((side, side + 3), kinds[0], np.uint8)
+    inset = 0
+    for size, kind in zip(sizes, kinds[1:], strict=False):
+        inset += size
+        classes[inset : side - inset, inset : side - inset] = kind
+    classes[side // 2, -2] = speck
+    return classes
+
+
+@settings(deadline=None)
+@given(st.one_of(maps, rings_in_rings), st.integers(1, 9), st.integers(1, 60))
+def test_filling_is_that_of_the_slow_reference(
+    classes: np.ndarray, rows: int, threshold: int
+) -> None:
+    components, numbers = components_of(classes, rows)
+    sizes = components.pixels.astype(float)
+    counter = BorderCounter(components.kinds, sizes < threshold)
+    for top in range(0, len(classes), rows):
+        counter.feed(numbers[top : top + rows].astype(np.int32))
+    filled, kinds = fill_enclosed(components.kinds, sizes, counter.finish((1, 1)), threshold)
+    result = kinds[filled[numbers]]
+    assert np.array_equal(result, reference_fill(classes, threshold))
+    assert np.array_equal(filled[numbers], reference_labels(result))  # renumbered in order
+
+
+def test_a_hole_in_a_hole_is_filled_from_the_inside() -> None:
+    classes = _nested([2, 2, 1], [0, 1, 2, 1, 0], 0)
+    full = (classes > 0).astype(np.uint8)
+    area = int((full == 1).sum())
+    for threshold, expected in ((area + 1, np.zeros_like(classes)), (area, full)):
+        assert np.array_equal(reference_fill(classes, threshold), expected)
+        components, numbers = components_of(classes, 4)
+        sizes = components.pixels.astype(float)
+        counter = BorderCounter(components.kinds, sizes < threshold)
+        counter.feed(numbers.astype(np.int32))
+        filled, kinds = fill_enclosed(components.kinds, sizes, counter.finish((1, 1)), threshold)
+        assert np.array_equal(kinds[filled[numbers]], expected)
+
+
+def test_sums_leave_out_what_is_no_value() -> None:
+    classes = np.array([[0, 0, 1], [0, 1, 1]], np.uint8)
+    values = np.array([[1, np.nan, np.nan], [4, np.nan, np.nan]], np.float32)
+    for rows in (1, 2):
+        components, _ = components_of(classes, rows, [values])
+        assert components.sums[0].tolist() == [5, 0]
+        assert components.counts[0].tolist() == [2, 0]
 
 
 def outlines(ids: np.ndarray, rows: int) -> np.ndarray:
     tracer = OutlineTracer(ids.shape[1])
     for top in range(0, len(ids), rows):
         tracer.feed(ids[top : top + rows].astype(np.int32))
-    coordinates, rings, polygons = tracer.finish(int(ids.max()) + 1, IDENTITY)
-    result: np.ndarray = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, coordinates, (rings, polygons)
-    )
-    return result
+    found = tracer.finish(int(ids.max()) + 1)
+    return to_polygons(found.points.astype(float), found.rings, found.polygons, IDENTITY)
 
 
 @settings(deadline=None)

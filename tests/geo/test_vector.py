@@ -22,11 +22,17 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize, shapes
 from rasterio.transform import Affine
 from rasterio.windows import Window
+from scene_files import scene_file
 from scipy import ndimage
 
 from geodeform.classes import NODATA_CLASS, ClassScheme
 from geodeform.errors import OutputError, SceneError
-from geodeform.geo.raster import ClassRasterWriter, ConfidenceRasterWriter
+from geodeform.geo.raster import (
+    ClassRasterWriter,
+    ConfidenceRasterWriter,
+    DensityRasterWriter,
+    coarse_grid,
+)
 from geodeform.geo.vector import VECTOR_SUFFIXES, polygonize, write_points, write_polygons
 
 DUBAI = ClassScheme(
@@ -186,6 +192,64 @@ def test_simplified_real_map_has_no_gaps(dubai_labels: np.ndarray) -> None:
     assert polygons.area_m2.sum() == pytest.approx(classes.size * 0.09)
 
 
+@settings(max_examples=60)
+@given(
+    maps,
+    st.integers(1, 11),
+    st.sampled_from([None, UTM]),
+    st.floats(0, 8),
+    st.floats(0, 8),
+    st.integers(0, 4),
+    st.sampled_from([0.0, 0.5, 2.0]),
+)
+def test_all_options_together_do_not_depend_on_the_bands(
+    classes: np.ndarray,
+    rows: int,
+    crs: CRS | None,
+    min_area: float,
+    fill_holes: float,
+    smooth: int,
+    simplify: float,
+) -> None:
+    height, width = classes.shape
+    cells = np.arange(-(-height // 3) * -(-width // 3)).reshape(-(-height // 3), -1) + 1.0
+    options: dict[str, Any] = {
+        "scheme": DUBAI,
+        "confidence": (np.arange(classes.size) % 251 + 1).reshape(classes.shape).astype(np.uint8),
+        "density": cells / 100,
+        "transform": Affine(1, 0, 3e5, 0, -1, 2.8e6),
+        "crs": crs,
+        "min_area": min_area,
+        "fill_holes": fill_holes,
+        "smooth": smooth,
+        "simplify": simplify,
+    }
+    whole = polygonize(classes, **options)
+    assert polygonize(classes, block_rows=rows, **options).equals(whole)
+    geometry = whole.geometry.values
+    assert shapely.is_valid(geometry).all()
+    assert shapely.coverage_is_valid(geometry)
+
+
+def test_a_real_map_with_all_options_is_a_coverage(dubai_labels: np.ndarray) -> None:
+    options: dict[str, Any] = {
+        "scheme": DUBAI,
+        "transform": NORTH_UP,
+        "crs": UTM,
+        "min_area": 4.0,
+        "fill_holes": 20.0,
+        "smooth": 4,
+        "simplify": 0.2,
+    }
+    polygons = polygonize(dubai_labels, **options)
+    assert polygons.equals(polygonize(dubai_labels, block_rows=33, **options))
+    geometry = polygons.geometry.values
+    assert shapely.is_valid(geometry).all()
+    assert shapely.coverage_is_valid(geometry)
+    assert polygons.area_m2.sum() == pytest.approx(polygons.area_px.sum() * 0.09, rel=1e-3)
+    assert np.abs(polygons.area_m2 / (polygons.area_px * 0.09) - 1).max() < 0.2
+
+
 # ------------------------------------------------------------------------------------ small areas
 
 
@@ -248,6 +312,41 @@ def test_a_small_area_goes_to_the_neighbour_with_the_longest_border_on_the_groun
     )
     assert burn(tall, (5, 5), Affine(1, 0, 0, 0, -2, 0))[2, 2] == 0
     assert burn(wide, (5, 5), Affine(2, 0, 0, 0, -1, 0))[2, 2] == 1
+
+
+def test_holes_are_filled_but_never_nodata() -> None:
+    classes = np.zeros((12, 20), np.uint8)
+    classes[2:5, 2:5] = 1  # a hole of 9 with one in it
+    classes[3, 3] = 2
+    classes[2:4, 8:10] = NODATA_CLASS
+    classes[7:10, 2:5] = 1  # 9 around nodata
+    classes[8, 3] = NODATA_CLASS
+    classes[8:11, 8:12] = 3  # 12
+    classes[0, 15] = 4  # on the frame
+    classes[5:7, 15] = 1  # two that touch
+    classes[5:7, 16] = 2
+    for limit in (0, 1.5, 10, 12.5):
+        filled = burn(
+            polygonize(classes, scheme=DUBAI, fill_holes=limit), classes.shape, Affine.identity()
+        )
+        expected = classes.copy()
+        if limit == 1.5:
+            expected[3, 3] = 1
+        if limit >= 10:
+            expected[2:5, 2:5] = 0
+        if limit >= 12.5:
+            expected[8:11, 8:12] = 0
+        assert np.array_equal(filled, expected)
+
+
+def test_a_building_with_its_courtyard_is_not_small() -> None:
+    classes = np.ones((12, 12), np.uint8)
+    classes[2:9, 2:9] = 0  # 24 pixels around a courtyard of 25
+    classes[3:8, 3:8] = 1
+    options: dict[str, Any] = {"scheme": DUBAI, "min_area": 24.5}
+    assert polygonize(classes, **options).class_id.tolist() == [1]
+    filled = polygonize(classes, fill_holes=26, **options)
+    assert filled.area_px.tolist() == [144 - 49, 49]
 
 
 # ---------------------------------------------------------------------------------------- columns
@@ -314,7 +413,7 @@ def test_areas_of_geographic_maps_are_those_on_the_ellipsoid(latitude: float) ->
         polygons = polygonize(classes, transform=rotated, **options)
         expected = densified_geodesic_areas(polygons, 1e-3)
         assert polygons.area_m2.tolist() == pytest.approx(expected, rel=1e-3)
-        assert polygons.area_m2.sum() == pytest.approx(sum(expected), rel=1e-5)
+        assert polygons.area_m2.sum() == pytest.approx(sum(expected), rel=3e-5)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +441,46 @@ def test_web_mercator_does_not_inflate_areas() -> None:
     assert polygons.area_m2.sum() < 0.42 * classes.size * 100
     dissolved = polygonize(classes, scheme=DUBAI, transform=transform, crs=crs, min_area=1000)
     assert dissolved.area_m2.min() >= 1000
+
+
+def test_spacing_is_the_distance_between_samples(tmp_path: Path) -> None:
+    classes = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [1, 1, 1, 1, 1]], np.uint8)
+    cells = np.array([[0.25, 0.01, 0.04], [np.nan, 0.04, 0.04]], np.float32)
+    (rows, cols), coarse, _ = coarse_grid(classes.shape, 2, NORTH_UP)
+    with DensityRasterWriter(
+        tmp_path / "d.tif", shape=(rows, cols), transform=coarse, crs=UTM, tags={}
+    ) as writer:
+        writer.write(Window(0, 0, cols, rows), cells)
+    with ClassRasterWriter(
+        tmp_path / "c.tif", shape=(3, 5), transform=NORTH_UP, crs=UTM, scheme=DUBAI, tags={}
+    ) as labels:
+        labels.write(Window(0, 0, 5, 3), classes)
+    # class 0: four pixels of 0.25, two of 0.01; class 1: two of 0.01, five of 0.04, two unknown
+    means = np.array([(4 * 0.25 + 2 * 0.01) / 6, (2 * 0.01 + 5 * 0.04) / 7])
+    for rows_at_once in (1, 2, 3):
+        metres = polygonize(
+            tmp_path / "c.tif", density=tmp_path / "d.tif", block_rows=rows_at_once
+        ).spacing_m
+        assert metres.tolist() == pytest.approx((0.3 / np.sqrt(means)).tolist(), rel=1e-5)
+    pixels = polygonize(classes, scheme=DUBAI, density=cells)
+    assert pixels.spacing_px.tolist() == pytest.approx((1 / np.sqrt(means)).tolist())
+    nothing = polygonize(classes, scheme=DUBAI, density=np.full((3, 5), np.nan))
+    assert nothing.spacing_px.isna().all()
+
+
+def test_a_density_of_another_scene_is_refused(tmp_path: Path) -> None:
+    classes = class_file(tmp_path / "c.tif", np.zeros((9, 12), np.uint8))
+    for name, shape, transform, crs in (
+        ("cells", (3, 3), Affine(0.9, 0, 345678.9, 0, -0.9, 2345678.1), UTM),
+        ("moved", (3, 4), Affine(0.9, 0, 345679.0, 0, -0.9, 2345678.1), UTM),
+        ("zone", (3, 4), Affine(0.9, 0, 345678.9, 0, -0.9, 2345678.1), CRS.from_epsg(32641)),
+        ("fraction", (6, 8), Affine(0.45, 0, 345678.9, 0, -0.45, 2345678.1), UTM),
+    ):
+        path = scene_file(
+            tmp_path / f"{name}.tif", np.ones((1, *shape), np.float32), transform=transform, crs=crs
+        )
+        with pytest.raises(SceneError, match=rf"{name}\.tif .* does not fit .*c\.tif"):
+            polygonize(classes, density=path)
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -424,7 +563,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     classes = np.zeros((4, 5), np.uint8)
     with pytest.raises(SceneError, match=r"missing\.tif cannot be read"):
         polygonize(tmp_path / "missing.tif", scheme=DUBAI)
-    with pytest.raises(SceneError, match="must be of the same scene"):
+    with pytest.raises(SceneError, match=r"does not fit The array .* of the same scene"):
         polygonize(classes, scheme=DUBAI, confidence=np.zeros((4, 4), np.uint8))
     with pytest.raises(SceneError, match="holds class 7, but there are only 5"):
         polygonize(classes + np.uint8(7), scheme=DUBAI)
@@ -437,13 +576,72 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         height=4,
         width=5,
         count=1,
-        dtype="int16",
+        dtype="float32",
         crs=UTM,
         transform=NORTH_UP,
     ):
         pass
-    with pytest.raises(SceneError, match="is int16; a class raster is uint8"):
+    with pytest.raises(SceneError, match="is float32; a class raster holds whole numbers"):
         polygonize(tmp_path / "x.tif", scheme=DUBAI)
+
+
+def class_file(path: Path, pixels: np.ndarray, **profile: Any) -> Path:
+    return scene_file(path, pixels[None], transform=NORTH_UP, crs=UTM, **profile)
+
+
+def test_a_file_without_a_scheme_has_its_own_names(
+    rasters: tuple[Path, Path, np.ndarray, np.ndarray],
+) -> None:
+    path, _, _, _ = rasters
+    assert polygonize(path, block_rows=40).equals(polygonize(path, scheme=DUBAI))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32"])
+@pytest.mark.parametrize("nodata", [None, 0, 255])
+def test_rasters_of_other_tools(tmp_path: Path, dtype: str, nodata: int | None) -> None:
+    values = np.array([0, 11, 41, 255] if dtype == "uint8" else [0, 111, 255, 32000], dtype)
+    kinds = smooth_map(3, (40, 50), sigma=2, nodata=True)
+    kinds[kinds == NODATA_CLASS] = 3
+    pixels = values[kinds]
+    path = class_file(tmp_path / "map.tif", pixels, nodata=nodata)
+    for rows in (40, 7):
+        polygons = polygonize(path, block_rows=rows)
+        burnt = rasterize(
+            zip(polygons.geometry, polygons.class_id, strict=True),
+            out_shape=pixels.shape,
+            transform=NORTH_UP,
+            fill=-1,
+            dtype="int32",
+        )
+        expected = np.where(pixels == nodata, -1, pixels.astype(np.int64))
+        assert np.array_equal(burnt, expected)
+        assert polygons.class_name.tolist() == [f"class {k}" for k in polygons.class_id]
+        assert polygons.groupby("class_id").colour.nunique().max() == 1
+        assert polygons.colour.nunique() == len(np.unique(expected[expected >= 0]))
+
+
+def test_masked_pixels_are_nodata(tmp_path: Path) -> None:
+    pixels = smooth_map(3, (30, 40), sigma=2, nodata=False)
+    valid = np.hypot(*np.mgrid[:30, :40]) < 35
+    path = class_file(tmp_path / "map.tif", pixels)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(valid)
+    for options in ({}, {"scheme": DUBAI}):
+        polygons = polygonize(path, block_rows=9, **options)
+        assert np.array_equal(
+            burn(polygons, pixels.shape, NORTH_UP), np.where(valid, pixels, NODATA_CLASS)
+        )
+
+
+def test_values_far_apart_are_classes_too(tmp_path: Path) -> None:
+    pixels = np.array([[-5, 7, 2_000_000_000], [-5, 7, 7]], np.int32)
+    path = class_file(tmp_path / "map.tif", pixels, nodata=7)
+    assert polygonize(path).class_id.tolist() == [-5, 2_000_000_000]
+    many = class_file(tmp_path / "many.tif", np.arange(256, dtype=np.int16).reshape(16, 16))
+    with pytest.raises(SceneError, match=r"many\.tif holds over 255 different values"):
+        polygonize(many)
+    with pytest.raises(ValueError, match="needs a scheme"):
+        polygonize(np.zeros((2, 2), np.uint8))
 
 
 @pytest.mark.parametrize("suffix", VECTOR_SUFFIXES)

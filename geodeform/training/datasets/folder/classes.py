@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from geodeform.classes import NODATA_CLASS, RGB, ClassScheme, to_hex
+from geodeform.classes import NODATA_CLASS, RGB, ClassScheme, distinct_colours, to_hex
 from geodeform.errors import ConfigError, DatasetError
 from geodeform.models.spec import nearest_names
 
 _LOG = logging.getLogger(__name__)
 
-# M. Okabe, K. Ito, Color Universal Design, 2008; black last, as it looks like no data
-_OKABE_ITO: tuple[RGB, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (0, 0, 0),
-)
 _UNKNOWN_WORDS = {"unknown", "unlabelled", "unlabeled", "void", "ignore", "ignored", "nodata"}
 
 Key = int | str
@@ -216,28 +203,6 @@ def _look_up(
     """Targets of values among sorted ids, and which values are among them."""
     place = np.minimum(np.searchsorted(ids, values), len(ids) - 1)
     return targets[place], np.asarray(ids[place] == values)
-
-
-def distinct_colours(n: int, taken: Sequence[RGB] = ()) -> list[RGB]:
-    """Choose n colours that are not taken: the colour-blind-safe ones of Okabe and Ito first.
-
-    They are eight; matplotlib's qualitative maps of 20 colours follow, then steps through turbo.
-    That is enough for 255 classes, the taken ones among them.
-
-    >>> distinct_colours(2, taken=[(230, 159, 0)])
-    [(86, 180, 233), (0, 158, 115)]
-    """
-    every = dict.fromkeys(chain(_OKABE_ITO, _map_colours()))
-    return [colour for colour in every if colour not in taken][:n]
-
-
-def _map_colours() -> Iterator[RGB]:
-    """Colours of matplotlib's maps; of turbo, neighbours in turn are far apart."""
-    steps = {name: range(20) for name in ("tab20", "tab20b", "tab20c")}
-    for name, levels in {**steps, "turbo": (97 * k % 256 for k in range(256))}.items():
-        for level in levels:
-            r, g, b, _ = colormaps[name](level, bytes=True)
-            yield int(r), int(g), int(b)
 
 
 def means_unknown(name: str) -> bool:

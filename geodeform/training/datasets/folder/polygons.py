@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -23,6 +21,7 @@ from shapely.errors import GEOSException
 from geodeform.errors import DatasetError
 from geodeform.geo.affine import apply_to
 from geodeform.geo.project import meeting, project_near
+from geodeform.geo.vector import read_shapes
 from geodeform.models.spec import nearest_names
 from geodeform.training.datasets.folder.classes import ClassRow, Key, Legend, means_unknown
 from geodeform.training.datasets.folder.grids import Grid
@@ -86,15 +85,7 @@ def read_polygons(path: Path, column: str) -> Polygons:
 def _read_table(path: Path) -> Any:
     """Read a vector file's only layer with geometries as a GeoDataFrame."""
     try:
-        if path.suffix.lower() == ".parquet":
-            return gpd.read_parquet(path)
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) != 1:
-            raise DatasetError(
-                f"{path} has {len(layers)} layers with geometries "
-                f"({', '.join(layers) or 'none at all'}); keep the one of labelled polygons."
-            )
-        return gpd.read_file(path, layer=layers[0], engine="pyogrio")
+        return read_shapes(path)
     except (RuntimeError, OSError, ValueError) as error:  # pyogrio's errors are RuntimeErrors
         raise DatasetError(
             f"{path} cannot be read as polygons ({error}); save them as GeoPackage."

@@ -27,7 +27,8 @@ from geodeform.budget import Budget
 from geodeform.density_field import DensityField
 from geodeform.device import describe_device
 from geodeform.geo.outputs import RASTER_SUFFIXES, VECTOR_SUFFIXES, OutputSet
-from geodeform.geo.vector import write_points
+from geodeform.geo.styling import add_styles, write_styles
+from geodeform.geo.vector import check_placeable, write_points
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.planning import SegmentationPlan
 from geodeform.run import (
@@ -35,7 +36,6 @@ from geodeform.run import (
     Progress,
     Run,
     begin_run,
-    check_placeable,
     open_raster,
     run_tags,
 )
@@ -157,6 +157,7 @@ def density_map(
             for kind, path in wanted.items()
             if path is not None
         }
+        add_styles(outputs, {"density": output})
         run = stack.enter_context(
             begin_run(
                 source,
@@ -183,6 +184,8 @@ def density_map(
         frame = None if points is None else points.frame()
         if frame is not None and "samples" in staged:
             write_points(frame, staged["samples"])
+        if output is not None:
+            write_styles({"density": raster})
         density = open_raster(raster, "density")
         if output is None:
             density.load()
