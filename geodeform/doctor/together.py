@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyproj
 from geodeform.doctor.facts import RasterFacts
 from geodeform.doctor.findings import Finding, Report, error, hint, ok, report, warning
 from geodeform.doctor.vector import VectorFacts
-from geodeform.geo.affine import apply
+from geodeform.geo.affine import apply, compose
 from geodeform.geo.ground import Ground
 
 _SHARED_TAGS = ("model", "source", "budget", "sampler")
@@ -115,12 +116,13 @@ def _same_place(one: RasterFacts, two: RasterFacts) -> bool:
     """Whether two rasters begin at the same corner and reach as far, but for part of a cell."""
     if two.role == "confidence":
         return bool(one.transform == two.transform)
-    ends = [
-        np.array([apply(f.transform, 0, 0), apply(f.transform, f.shape[1], f.shape[0])])
-        for f in (one, two)
-    ]
-    cell = np.abs(ends[1][1] - ends[1][0]) / np.array([two.shape[1], two.shape[0]])
-    return bool((np.abs(ends[0] - ends[1]) <= cell * 1.001).all())
+    if one.transform.determinant == 0:
+        return bool(one.transform == two.transform)
+    cells = compose(~one.transform, two.transform)  # cells of two → pixels of one
+    cell = np.array([math.hypot(cells.a, cells.b), math.hypot(cells.d, cells.e)])
+    corner = np.abs(apply(cells, 0, 0))
+    end = np.abs(np.subtract(apply(cells, two.shape[1], two.shape[0]), one.shape[::-1]))
+    return bool((np.maximum(corner, end) <= cell * 1.001).all())
 
 
 def _compare_polygons(labels: Report, other: Report) -> Iterator[Finding]:
