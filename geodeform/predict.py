@@ -80,12 +80,18 @@ class WindowPrediction:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A batch after the look at its low-resolution view: where each window will be sampled."""
+class Look:
+    """A batch after the look at its low-resolution views: where each window will be sampled.
+
+    Attributes:
+        indices: The windows' numbers in the plan.
+        grid: (B, h, w, 2) where each sample reads, on the model's device.
+        levels: Image reads are decimated by 2^level.
+    """
 
     indices: list[int]
-    grid: torch.Tensor  # B,h,w,2
-    levels: list[int]  # image reads are decimated by 2^level
+    grid: torch.Tensor
+    levels: list[int]
 
 
 class WindowPredictor:
@@ -127,11 +133,11 @@ class WindowPredictor:
         if not batches:
             return
         look_read = self._reader.submit(self._read_views, batches[0])
-        waiting: deque[tuple[_Look, Future[list[NDArray[np.float32]]], list[int]]] = deque()
+        waiting: deque[tuple[Look, Future[list[NDArray[np.float32]]], list[int]]] = deque()
         for number, batch in enumerate(batches):
             views = look_read.result()
             kept = [i for i, view in zip(batch, views, strict=True) if view is not None]
-            look = self._look(kept, [view for view in views if view is not None])
+            look = self.look(kept, [view for view in views if view is not None])
             images = self._reader.submit(self._read_images, look)
             if number + 1 < len(batches):
                 look_read = self._reader.submit(self._read_views, batches[number + 1])
@@ -154,7 +160,7 @@ class WindowPredictor:
             if number + 1 < len(batches):
                 views.append(self._reader.submit(self._read_views, batches[number + 1]))
             seen = {index: view for index, view in read.items() if view is not None}
-            look = self._look(list(seen), list(seen.values()))
+            look = self.look(list(seen), list(seen.values()))
             samples = {
                 index: WindowSamples(
                     grid_to_pixels(grid, size).cpu().numpy(), magnified.cpu().numpy()
@@ -178,14 +184,19 @@ class WindowPredictor:
             views.append(None if empty else self.plan.scaling.apply(data))
         return views
 
-    def _look(self, indices: list[int], views: list[NDArray[np.float32]]) -> _Look:
-        """Predict the density of each window and where it will be sampled."""
+    def look(self, indices: list[int], views: list[NDArray[np.float32]]) -> Look:
+        """Decide where windows are sampled; what samples otherwise overrides this.
+
+        Args:
+            indices: The windows' numbers in the plan.
+            views: Their low-resolution views, each (C, hd, wd) of 0…1.
+        """
         size = self.plan.sample_size
         if not indices:
-            return _Look([], torch.empty(0, *size, 2), [])
+            return Look([], torch.empty(0, *size, 2), [])
         if self._sampler != "learned":
             grid = uniform_grid(len(indices), size, device=self.device)
-            return _Look(indices, grid, [0] * len(indices))
+            return Look(indices, grid, [0] * len(indices))
         with torch.inference_mode():
             grid = self.model.place(self._normalise(self._to_device(views)), size).grid
             levels = [0] * len(indices)
@@ -193,9 +204,9 @@ class WindowPredictor:
                 # The mip level that the densest place needs is the finest worth reading.
                 finest = mip_level(grid, self.plan.window_size).flatten(1).amin(1)
                 levels = [min(max(math.floor(v), 0), _MAX_READ_LEVEL) for v in finest.tolist()]
-        return _Look(indices, grid, levels)
+        return Look(indices, grid, levels)
 
-    def _read_images(self, look: _Look) -> list[NDArray[np.float32]]:
+    def _read_images(self, look: Look) -> list[NDArray[np.float32]]:
         images = []
         for index, level in zip(look.indices, look.levels, strict=True):
             if self._averaged:
@@ -208,7 +219,7 @@ class WindowPredictor:
         return images
 
     def _finish(
-        self, look: _Look, images: Future[list[NDArray[np.float32]]], batch: list[int]
+        self, look: Look, images: Future[list[NDArray[np.float32]]], batch: list[int]
     ) -> Iterator[tuple[int, WindowPrediction | None]]:
         predictions: dict[int, WindowPrediction] = {}
         if look.indices:
@@ -237,7 +248,7 @@ class WindowPredictor:
         """Whether the reader itself makes the sampled image, by averaging over each sample."""
         return self._sampler == "uniform" and self.model.spec.sample_mode == "area"
 
-    def _sample(self, look: _Look, images: list[NDArray[np.float32]]) -> torch.Tensor:
+    def _sample(self, look: Look, images: list[NDArray[np.float32]]) -> torch.Tensor:
         """Sampled images (B, C, h, w), normalised."""
         if self._averaged:
             return self._normalise(self._to_device(images))

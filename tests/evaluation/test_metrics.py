@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from geodeform.evaluation import metrics
 from geodeform.evaluation.metrics import Confusion, confusion_matrix
 
 LABELS = arrays(np.uint8, (5, 7), elements=st.sampled_from([0, 1, 2, 255]))
@@ -22,6 +23,17 @@ def test_confusion_matrix_counts_each_known_pixel(labels, prediction):
     assert np.array_equal(confusion_matrix(labels, prediction, 3), expected)
 
 
+def test_large_maps_are_counted_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels, prediction = rng.integers(0, 3, (2, 9, 11), np.uint8)
+    whole = confusion_matrix(labels, prediction, 3)
+    monkeypatch.setattr(metrics, "_CHUNK", 10)
+    assert np.array_equal(confusion_matrix(labels.T, prediction.T, 3), whole)
+    assert np.array_equal(Confusion.of(whole.tolist()).counts, whole)
+    with pytest.raises(ValueError, match="must be"):
+        Confusion.of(whole[:, 1:])
+
+
 def test_iou_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 255], np.uint8)
     prediction = np.array([0, 0, 1, 1, 255, 0], np.uint8)
@@ -34,6 +46,12 @@ def test_iou_by_hand():
     assert confusion.miou([0, 3]) == pytest.approx(2 / 3)
     assert confusion.accuracy() == pytest.approx(3 / 5)
     assert confusion.frequencies() == pytest.approx([3 / 5, 2 / 5, 0, 0])
+    assert confusion.precision()[:2] == pytest.approx([1, 1 / 2])
+    assert confusion.recall()[:2] == pytest.approx([2 / 3, 1 / 2])
+    assert confusion.f1()[:2] == pytest.approx([4 / 5, 1 / 2])
+    assert np.isnan([*confusion.precision()[2:], *confusion.recall()[2:]]).all()
+    # chance: 3/5 · 2/5 of class 0 and 2/5 · 2/5 of class 1; "no class" is never right
+    assert confusion.kappa() == pytest.approx((3 / 5 - 10 / 25) / (1 - 10 / 25))
 
 
 def test_a_predicted_class_that_the_labels_lack_is_zero_but_not_averaged():
@@ -55,7 +73,10 @@ def test_nothing_evaluated_is_nan():
     confusion = Confusion(2)
     confusion.add(np.full(4, 255), np.zeros(4, int))
     assert np.isnan(confusion.miou())
-    assert np.isnan(confusion.accuracy())
+    assert np.isnan([confusion.accuracy(), confusion.kappa()]).all()
+    confusion.add(np.zeros(3, int), np.zeros(3, int))
+    assert np.isnan(confusion.kappa())  # one class, always right: there was no choice
+    confusion = Confusion(2)
     assert np.isnan(confusion.frequencies()).all()
 
 
