@@ -139,7 +139,8 @@ def _layer_problem(path: Path, layer: ElementTree.Element) -> Finding | None:
             "project.absolute-path",
             f"{path.name} names the data of '{name}' by an absolute path, so it cannot be moved or "
             "given away with its folder.",
-            "In QGIS: Project Properties, General, Save paths: Relative; then save.",
+            "Keep both below one folder; then in QGIS: Project Properties, General, Save paths: "
+            "Relative; and save.",
         )
     if table is not None and target.suffix.lower() == ".gpkg":
         try:
