@@ -1,6 +1,6 @@
 """What reading through overviews costs in accuracy, on the packaged scene against its labels.
 
-The scene's overviews are cubic and JPEG, as the COG driver makes them unless told otherwise.
+The scene's overviews are averages, in JPEG of quality 70.
 """
 
 from __future__ import annotations
