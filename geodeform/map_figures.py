@@ -26,6 +26,7 @@ from geodeform.classes import NODATA_CLASS, ClassScheme
 from geodeform.errors import SceneError
 from geodeform.geo.affine import compose, frame_of
 from geodeform.geo.ground import Ground
+from geodeform.geo.outputs import final_path
 from geodeform.geo.style import wide_enough
 from geodeform.result import ClassArea
 
@@ -37,6 +38,7 @@ _BLOCK_COLS = 4096
 _LOW_OCTAVE, _HIGH_OCTAVE = -24, 8  # of sampled pixels per scene pixel
 _BINS_PER_OCTAVE = 128
 _N_BINS = (_HIGH_OCTAVE - _LOW_OCTAVE) * _BINS_PER_OCTAVE
+_RUN_TAGS = ("source", "model", "budget", "sampler")
 _HALF = 128  # the first stored confidence that is not under 50 %
 
 
@@ -174,6 +176,8 @@ def measure_map(
                 f"{confidence} has {plane.width}x{plane.height} pixels, {labels} "
                 f"{source.width}x{source.height}: they must be of the same run."
             )
+        if plane is not None and cell_grid(source, plane) != CellGrid(0, 0, 1, 1):
+            raise SceneError(_misfit(source, plane))
         cells = None if field is None else cell_grid(source, field)
         frame, crs = frame_of(source)
         row_areas = None if crs is None else Ground(crs, frame, source.shape).row_areas_m2
@@ -294,7 +298,8 @@ def cell_grid(labels: Any, density: Any) -> CellGrid:
     """Return where the cells of an open density raster lie in an open class raster.
 
     Raises:
-        SceneError: If its cells are turned against the pixels, in another CRS, or elsewhere.
+        SceneError: If its cells are turned against the pixels, in another CRS, or elsewhere, or
+            its tags say that it is of another run.
     """
     (frame, crs), (cell_frame, cell_crs) = frame_of(labels), frame_of(density)
     grid = relative(frame, crs, cell_frame, cell_crs)
@@ -304,17 +309,31 @@ def cell_grid(labels: Any, density: Any) -> CellGrid:
         factor = math.ceil(max(H / density.height, W / density.width))
         grid = CellGrid(0, 0, factor, factor)
     slack = 1e-3 if grid is None else 1e-3 * max(1.0, grid.width, grid.height)
-    if (
-        grid is None
-        or grid.left > slack
-        or grid.top > slack
-        or grid.left + density.width * grid.width < W - slack
-        or grid.top + density.height * grid.height < H - slack
+    if grid is None or _other_run(labels, density):
+        raise SceneError(_misfit(labels, density))
+    # the last cells may reach beyond the scene
+    beyond = (
+        grid.left + density.width * grid.width - W,
+        grid.top + density.height * grid.height - H,
+    )
+    if max(abs(grid.left), abs(grid.top), -min(beyond)) > slack or (
+        beyond[0] > grid.width + slack or beyond[1] > grid.height + slack
     ):
-        raise SceneError(
-            f"{density.name} does not cover {labels.name}: they must be of the same run."
-        )
-    return grid
+        raise SceneError(_misfit(labels, density))
+    near = CellGrid(0, 0, 1, 1)
+    same = np.allclose((grid.width, grid.height), 1, atol=1e-6)
+    return near if same and density.shape == labels.shape else grid
+
+
+def _other_run(labels: Any, other: Any) -> bool:
+    """Whether the tags of two rasters contradict each other."""
+    one, two = labels.tags(), other.tags()
+    return any(one[tag] != two[tag] for tag in _RUN_TAGS if tag in one and tag in two)
+
+
+def _misfit(labels: Any, other: Any) -> str:
+    names = [str(final_path(dataset.name)) for dataset in (other, labels)]
+    return f"{names[0]} does not lie on {names[1]}, or is of another run: make both in one run."
 
 
 def relative(

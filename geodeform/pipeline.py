@@ -260,6 +260,12 @@ def segment_scene(
                 notes=plan.notes,
             )
         if qgis is not None:
+            for kind in ("polygons", "samples"):
+                if kind in staged and staged[kind].suffix.lower() == ".parquet":
+                    logger.warning(
+                        f"QGIS opens {wanted[kind]} only where its GDAL reads GeoParquet, which "
+                        "Debian's does not: .gpkg opens everywhere."
+                    )
             for name in write_run_project(staged["project"], staged, run, source):
                 logger.warning(f"{qgis} has no layer '{name}': QGIS cannot place it without a CRS.")
         if stac is not None:

@@ -108,7 +108,7 @@ def write_run_stac(path: Path, staged: Mapping[str, Path], run: Run, source: obj
         )
     write_stac(
         path,
-        assets=staged,
+        assets={kind: file for kind, file in staged.items() if kind != "stac"},
         scene=source if isinstance(source, str | Path) else None,
         model_item=item,
     )

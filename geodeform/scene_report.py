@@ -112,13 +112,20 @@ def find_run_files(labels: str | Path) -> RunFiles:
     """
     labels = Path(labels)
     siblings: dict[str, Path | None] = {}
-    for kind in ("confidence", "density"):
-        path = labels.with_name(f"{labels.stem}_{kind}{labels.suffix}")
-        siblings[kind] = path if path.is_file() else None
     with open_classes(labels) as source:
         name = Path(source.tags().get("source", "")).name
         scene = labels.with_name(name) if name else None
         notes = []
+        for kind in ("confidence", "density"):
+            path = labels.with_name(f"{labels.stem}_{kind}{labels.suffix}")
+            siblings[kind] = path if path.is_file() else None
+            if path.is_file():
+                with open_raster(path) as sibling:
+                    try:
+                        cell_grid(source, sibling)
+                    except SceneError as error:  # left over from a run that was overwritten
+                        notes.append(f"The {kind} is not shown: {error}")
+                        siblings[kind] = None
         if scene is None:
             notes.append("The scene is not shown: the map does not say which one it was made from.")
         elif not scene.is_file():

@@ -20,11 +20,13 @@ from rasterio.windows import Window
 from scene_files import scene_file
 
 import geodeform
-from geodeform.classes import NODATA_CLASS, to_hex
+from geodeform.classes import NODATA_CLASS, ClassScheme, to_hex
 from geodeform.doctor import examine
 from geodeform.doctor.findings import Level
-from geodeform.errors import ConfigError, OutputError
+from geodeform.errors import ConfigError, OutputError, SceneError
+from geodeform.geo.vector import polygonize_file
 from geodeform.result import SegmentationResult
+from geodeform.scene_report import find_run_files, write_report
 
 PLACES: dict[str, dict[str, Any]] = {
     "projected": {"transform": Affine(1, 0, 317000.25, 0, -1, 2771000.75), "crs": "EPSG:32640"},
@@ -75,8 +77,8 @@ def test_the_doctor_finds_nothing_wrong(place: str, tmp_path: Path) -> None:
     # what a scene without a georeference cannot have
     allowed = {"nowhere": ("no-crs", "no-transform", "unlocated", "crs", "georeference")}
     for report in examine([tmp_path]):
-        if report.path.name in ("suburb.tif", "map_model.json"):
-            continue  # a scene is no map, and models are nowhere
+        if report.path.name == "suburb.tif":
+            continue  # a scene is no map
         for finding in report.findings:
             if finding.level >= Level.WARNING:
                 known = any(word in finding.code for word in allowed.get(place, ()))
@@ -166,6 +168,7 @@ def test_what_needs_a_class_raster_says_so() -> None:
 def test_the_stac_items_name_each_other_and_the_files(tmp_path: Path) -> None:
     run(tmp_path, "projected", budget="1%")
     item = json.loads((tmp_path / "map.json").read_text())
+    assert "stac" not in item["assets"]
     for asset in item["assets"].values():
         assert (tmp_path / asset["href"]).is_file(), asset["href"]
     classes = item["assets"]["labels"]["classification:classes"]
@@ -174,3 +177,69 @@ def test_the_stac_items_name_each_other_and_the_files(tmp_path: Path) -> None:
     assert model["properties"]["mlm:name"] == "dubai"
     assert model["properties"]["mlm:hyperparameters"]["budget"] == "1%"
     assert (tmp_path / model["assets"]["model"]["href"]).resolve().is_file()
+
+
+def test_a_report_takes_nothing_of_another_run(tmp_path: Path) -> None:
+    """What an overwritten run left behind is not shown; given by name, it is an error."""
+    run(tmp_path, "projected")
+    settings = {"output": tmp_path / "map.tif", "budget": "0.5%", "overwrite": True}
+    geodeform.segment_scene(tmp_path / "suburb.tif", **settings)
+    found = find_run_files(tmp_path / "map.tif")
+    assert found.confidence is None
+    assert found.density is None
+    assert len([note for note in found.notes if "is of another run" in note]) == 2
+    for kind in ("confidence", "density"):
+        with pytest.raises(SceneError, match=f"map_{kind}.tif does not lie on"):
+            write_report(
+                tmp_path / "other.html",
+                labels=tmp_path / "map.tif",
+                **{kind: tmp_path / f"map_{kind}.tif"},
+            )
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_polygons_and_samples_share_no_style(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"would share the style .*all\.qml"):
+        geodeform.segment_scene(
+            geodeform.demo_scene(), polygons=tmp_path / "all.fgb", samples=tmp_path / "all.geojson"
+        )
+
+
+def test_a_map_without_data_has_an_empty_file_of_polygons(tmp_path: Path) -> None:
+    scene_file(tmp_path / "empty.tif", np.zeros((3, 64, 64), np.uint8), nodata=0)
+    geodeform.segment_scene(tmp_path / "empty.tif", output=tmp_path / "map.tif")
+    polygons = polygonize_file(tmp_path / "map.tif", tmp_path / "map.fgb")
+    assert polygons.empty
+    assert (tmp_path / "map.fgb").is_file()
+    assert (tmp_path / "map.qml").is_file()
+
+
+@pytest.mark.qgis
+def test_styles_of_one_stem_join_also_in_later_runs(tmp_path: Path) -> None:
+    run(tmp_path, "projected")
+    polygonize_file(tmp_path / "map.tif", tmp_path / "map.fgb")  # map.qml is the raster's so far
+    settings = {"output": tmp_path / "map.tif", "budget": "0.5%", "overwrite": True}
+    geodeform.segment_scene(tmp_path / "suburb.tif", **settings)  # map.fgb keeps its style
+    files = [["gdal", str(tmp_path / "map.tif")], ["ogr", str(tmp_path / "map.fgb")]]
+    (seen,) = open_in_qgis([{"files": files}], tmp_path)
+    kinds = {Path(n).suffix: layer["renderer"] for n, layer in seen["layers"].items()}
+    assert kinds == {".tif": "paletted", ".fgb": "categorizedSymbol"}
+    with pytest.raises(OutputError, match="exists already"):
+        polygonize_file(tmp_path / "map.tif", tmp_path / "map.geojson")  # map.fgb's style is there
+
+
+def test_a_confidence_raster_holds_probabilities(tmp_path: Path) -> None:
+    labels = np.kron(np.eye(2, dtype=np.uint8), np.ones((8, 8), np.uint8))
+    with pytest.raises(SceneError, match="no confidence raster"):
+        geodeform.polygonize(
+            labels,
+            scheme=ClassScheme(("a", "b"), ((0, 0, 0), (9, 9, 9))),
+            confidence=np.full((16, 16), 7.0, np.float32),
+        )
+
+
+def test_metres_for_degrees_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path, "geographic")
+    assert "areas change much" not in caplog.text
+    geodeform.polygonize(tmp_path / "map.tif", simplify=1.0)
+    assert "areas change much" in caplog.text

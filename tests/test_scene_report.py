@@ -542,7 +542,7 @@ def test_errors_name_the_file_and_leave_nothing(tmp_path: Path) -> None:
     before = sorted(folder.iterdir())
     with pytest.raises(SceneError, match=r"map_confidence\.tif has 60x60 pixels"):
         run.report(confidence=other.confidence)
-    with pytest.raises(SceneError, match=r"map_density\.tif does not cover"):
+    with pytest.raises(SceneError, match=r"map_density\.tif does not lie on"):
         run.report(density=other.density)
     with pytest.raises(SceneError, match=r"map_density\.tif"):
         run.report(labels=run.density)

@@ -66,7 +66,7 @@ def _check_footprint(path: Path, item: dict[str, Any]) -> Iterator[Finding]:
                 f"{path.name} has a bbox but no geometry, which the specification forbids.",
                 "Remove the bbox, or add the geometry.",
             )
-        else:
+        elif "mlm:name" not in item["properties"]:  # models are nowhere
             yield hint(
                 "stac.unlocated", f"{path.name} has no geometry, so no search by place finds it."
             )

@@ -79,12 +79,13 @@ class OutputSet:
         self._staged: dict[Path, Path] = {}  # target → staged
         self._folders: dict[Path, Path] = {}  # folder of targets → its staging folder
 
-    def add(self, path: str | Path, *, suffixes: Collection[str]) -> Path:
+    def add(self, path: str | Path, *, suffixes: Collection[str], overwrite: bool = False) -> Path:
         """Check an output's name and return the path to write it to.
 
         Args:
             path: Where the file shall end up.
             suffixes: The suffixes that can be written, lower case, with the dot.
+            overwrite: Whether this one may be replaced, whatever holds for the others.
 
         Returns:
             A path of the same name in a staging folder beside ``path``.
@@ -109,7 +110,7 @@ class OutputSet:
         if target.exists():
             if any(_is_same(target, source) for source in self._inputs):
                 raise OutputError(f"Cannot write {path}: it is an input; choose another name.")
-            if not self._overwrite:
+            if not (self._overwrite or overwrite):
                 raise OutputError(f"{path} exists already; use --overwrite to replace it.")
         if folder not in self._folders:
             try:

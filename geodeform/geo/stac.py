@@ -204,7 +204,9 @@ def write_stac(
         )
     if scene is not None:
         link = _link(str(scene), target.parent, "Scene")
-        link.media_type = _MEDIA_TYPES.get(Path(scene).suffix.lower())
+        media = _MEDIA_TYPES.get(Path(scene).suffix.lower())
+        # whether somebody's scene is a COG is not known
+        link.media_type = "image/tiff; application=geotiff" if media == _COG else media
         item.add_link(link)
     if model_item is not None:
         link = _link(str(final_path(model_item)), target.parent, "Model")

@@ -42,6 +42,7 @@ _MAGMA = (
 )
 # fmt: on
 
+_RASTER_PART, _VECTOR_PART = "pipe", "renderer-v2"  # what each kind of style is known by
 _POINT, _POLYGON = "0", "2"  # QGIS's numbers of geometry types
 _MEASURED_SIDE = 2048  # pixels a side from which a range is measured
 
@@ -267,7 +268,7 @@ def qml_files(styles: Mapping[Path, str]) -> dict[Path, str]:
         elif not _is_raster_style(other) and _is_raster_style(style):
             files[beside] = combined_style(style, other)
         elif _is_raster_style(other) and not _is_raster_style(style):
-            known = ElementTree.fromstring(other).find("renderer-v2")
+            known = ElementTree.fromstring(other).find(_VECTOR_PART)
             files[beside] = other if known is not None else combined_style(other, style)
     return files
 
@@ -282,6 +283,44 @@ def write_style(path: str | Path, style: str) -> None:
         Path(path).write_text(style, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"Cannot write {final_path(path)} ({error.strerror}).") from error
+
+
+def joinable(path: Path, *, raster: bool) -> bool:
+    """Whether a ``.qml`` file is the style of the other kind alone, which one can join.
+
+    Args:
+        path: The file, which need not exist.
+        raster: Whether the style that would join it is that of a raster.
+    """
+    root = _read(path)
+    own, other = (_RASTER_PART, _VECTOR_PART) if raster else (_VECTOR_PART, _RASTER_PART)
+    return root is not None and root.find(own) is None and root.find(other) is not None
+
+
+def joined_style(path: Path, style: str) -> str:
+    """Return a style with the other kind's part of the file that it replaces, if it has one.
+
+    Args:
+        path: The ``.qml`` file, which need not exist.
+        style: Of a raster, of a vector file, or of both.
+    """
+    former, new = _read(path), ElementTree.fromstring(style)
+    for own, other in ((_RASTER_PART, _VECTOR_PART), (_VECTOR_PART, _RASTER_PART)):
+        alone = new.find(own) is not None and new.find(other) is None
+        if alone and former is not None and former.find(other) is not None:
+            for part in former.findall(own):
+                former.remove(part)
+            kept = _text(former)
+            return combined_style(*((style, kept) if own == _RASTER_PART else (kept, style)))
+    return style
+
+
+def _read(path: Path) -> Element | None:
+    """Read a style file; None where there is none, or it is no XML."""
+    try:
+        return ElementTree.fromstring(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ElementTree.ParseError):
+        return None
 
 
 def embed_style(gpkg: str | Path, layer: str, qml: str, *, name: str) -> None:
@@ -451,7 +490,7 @@ def _text(root: Element) -> str:
 
 
 def _is_raster_style(style: str) -> bool:
-    return ElementTree.fromstring(style).find("pipe") is not None
+    return ElementTree.fromstring(style).find(_RASTER_PART) is not None
 
 
 def _rgba(colour: RGB) -> str:

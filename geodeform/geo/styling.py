@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from geodeform.classes import ClassScheme
-from geodeform.geo.outputs import OutputSet
+from geodeform.errors import OutputError
+from geodeform.geo.outputs import RASTER_SUFFIXES, OutputSet, final_path
 from geodeform.geo.style import (
     class_raster_style,
     confidence_style,
     density_range,
     density_style,
     embed_style,
+    joinable,
+    joined_style,
     polygon_style,
     qml_files,
     sample_style,
@@ -30,10 +33,26 @@ def add_styles(outputs: OutputSet, wanted: Mapping[str, str | Path | None]) -> N
     Args:
         outputs: Of the run.
         wanted: Outputs by kind, at their final paths.
+
+    Raises:
+        OutputError: If polygons and samples would share a style.
     """
     files = [Path(path) for kind, path in wanted.items() if kind in _STYLED and path is not None]
+    polygons, samples = (
+        None if wanted.get(kind) is None else style_path(str(wanted[kind]))
+        for kind in ("polygons", "samples")
+    )
+    inside = any(f.suffix.lower() == ".gpkg" for f in files if style_path(f) == samples)
+    if polygons is not None and polygons == samples and not inside:
+        raise OutputError(
+            f"{wanted['polygons']} and {wanted['samples']} would share the style {polygons}: give "
+            "them other names, or write .gpkg."
+        )
     for path in sorted({style_path(f) for f in files if f.suffix.lower() != ".gpkg"}):
-        outputs.add(path, suffixes=(".qml",))
+        rasters = {f.suffix.lower() in RASTER_SUFFIXES for f in files if style_path(f) == path}
+        # a style of the other kind stays, beside the new one
+        joins = len(rasters) == 1 and joinable(path, raster=rasters.pop())
+        outputs.add(path, suffixes=(".qml",), overwrite=joins)
 
 
 def write_styles(
@@ -61,7 +80,7 @@ def write_styles(
         }
     styles = {staged[kind]: make(staged[kind]) for kind, make in makers.items() if kind in staged}
     for path, text in qml_files(styles).items():
-        write_style(path, text)
+        write_style(path, joined_style(final_path(path), text))
     for kind, name in _TABLES.items():
         if kind in staged and staged[kind].suffix.lower() == ".gpkg":
             embed_style(staged[kind], kind, styles[staged[kind]], name=name)

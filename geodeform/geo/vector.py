@@ -54,6 +54,7 @@ _DRIVERS = dict(zip(VECTOR_SUFFIXES, ("GPKG", "Parquet", "FlatGeobuf", "GeoJSON"
 
 _BAND_PIXELS = 1 << 23
 
+_COARSE_AREA = 400  # px² of simplification that is rarely meant, such as metres given for degrees
 _PLACE_TOLERANCE = 0.1  # pixels by which the grids of one scene's rasters may differ
 
 
@@ -159,6 +160,13 @@ def polygonize(
     points, rings = outlines.points.astype(np.float64), outlines.rings
     if changes:
         coverage, area = Coverage.of(outlines), simplify**2 / abs(transform.determinant)
+        if area > _COARSE_AREA:
+            _LOG.warning(
+                "%s: a tolerance of %g in units of the CRS is %.3g pixels, so areas change much.",
+                source.name,
+                simplify,
+                math.sqrt(area),
+            )
         if smooth > 0:
             coverage, area = coverage.smoothed(smooth), max(area, THINNING)
         points, rings = coverage.simplified(area).outlines()
@@ -202,8 +210,11 @@ def polygonize_file(
         check_placeable(output, polygons.crs)
         write_polygons(polygons, staged)
         known = polygons.drop_duplicates("class_id").sort_values("class_id")
-        scheme = ClassScheme(tuple(known["class_name"]), tuple(map(from_hex, known["colour"])))
-        write_styles({"polygons": staged}, scheme, known["class_id"].tolist())
+        if len(known) > 0:
+            scheme = ClassScheme(tuple(known["class_name"]), tuple(map(from_hex, known["colour"])))
+            write_styles({"polygons": staged}, scheme, known["class_id"].tolist())
+        else:
+            write_styles({"polygons": staged}, ClassScheme(("none",), ((128, 128, 128),)))
     return polygons
 
 
@@ -654,6 +665,11 @@ def _frame(
         means[kind] = mean * grid.plane.scale + grid.plane.offset
     if "confidence" in means:
         columns["conf_mean"] = means["confidence"]
+        if (means["confidence"] > 1).any() or (means["confidence"] < 0).any():
+            raise SceneError(
+                f"{planes['confidence'].plane.name} is no confidence raster: it has values outside "
+                "0 to 1."
+            )
     if "density" in means:
         pixel = _sizes(components, numbers, n, ground)[valued] / pixels
         samples = np.where(means["density"] > 0, means["density"], np.nan) / pixel
