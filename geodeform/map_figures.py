@@ -27,11 +27,9 @@ from geodeform.errors import SceneError
 from geodeform.geo.affine import compose, frame_of
 from geodeform.geo.ground import Ground
 from geodeform.geo.outputs import final_path
+from geodeform.geo.raster import GDAL_CACHE_BYTES
 from geodeform.geo.style import wide_enough
 from geodeform.result import ClassArea
-
-GDAL_CACHE_BYTES = 256 << 20
-"""Cache of GDAL while a map is read; its default grows with the machine."""
 
 _BLOCK_ROWS = 512  # the rasters' own blocks
 _BLOCK_COLS = 4096

@@ -209,13 +209,7 @@ def segment_scene(
         everything = in_memory or bool(polygons) or report is not None
         if everything or confidence is not None:
             rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
-        if (
-            in_memory
-            or density is not None
-            or quicklook is not None
-            or polygons
-            or report is not None
-        ):
+        if everything or density is not None or quicklook is not None:
             rasters["density"] = staged.get("density", scratch / "density.tif")
         predictor = stack.enter_context(run.predictor())
         mapper = SceneMapper(run.scene, predictor, scheme)

@@ -19,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from geodeform.device import resolve_device
 from geodeform.errors import OutputError, SceneError
+from geodeform.geo.raster import GDAL_CACHE_BYTES
 from geodeform.geo.scene import Scene
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model
@@ -29,8 +30,6 @@ PathLike = str | Path
 
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
-
-_GDAL_CACHE_BYTES = 256 << 20  # GDAL's default, a share of the memory, grows with the machine
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def begin_run(
     target = device if isinstance(device, torch.device) else resolve_device(device)
     network = model if isinstance(model, DeformSegmenter) else load_model(model)
     with (
-        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES),
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
         _open_scene(source, network, bands, nodata) as scene,
     ):
         plan = plan_segmentation(scene, network.spec, **settings)

@@ -34,9 +34,9 @@ from geodeform.errors import SceneError
 from geodeform.geo.affine import frame_of
 from geodeform.geo.legend import read_scheme
 from geodeform.geo.outputs import REPORT_SUFFIXES, OutputSet, final_path
+from geodeform.geo.raster import GDAL_CACHE_BYTES
 from geodeform.geo.scene import Scaling, Scene
 from geodeform.map_figures import (
-    GDAL_CACHE_BYTES,
     CellGrid,
     MapFigures,
     cell_grid,

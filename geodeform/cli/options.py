@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,6 +145,13 @@ class OutputType(click.Path):
 VECTOR_OUTPUT = OutputType(*VECTOR_SUFFIXES)
 
 
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Give a command options, listed by --help in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def model_option(command: Command) -> Command:
     """``-m/--model``."""
     return click.option(
@@ -216,9 +223,7 @@ def scene_options(command: Command) -> Command:
             help="Map only inside these polygons (any vector file).",
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with_options(command, options)
 
 
 def polygon_options(command: Command) -> Command:
@@ -255,9 +260,7 @@ def polygon_options(command: Command) -> Command:
             "5 make smooth outlines, within half a pixel of the pixels' own.",
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with_options(command, options)
 
 
 def device_option(command: Command) -> Command:

@@ -40,12 +40,12 @@ from geodeform.doctor.findings import (
 )
 from geodeform.doctor.legends import read_sidecar
 from geodeform.geo.affine import apply, frame_of
+from geodeform.geo.raster import GDAL_CACHE_BYTES
 
 MAX_COUNTED = 1 << 16
 """Largest number of different values that are told apart."""
 
 _SMALL_BYTES = 1 << 20  # compression and overviews do not matter below
-_CACHE_BYTES = 256 << 20  # GDAL's own default is a share of the machine's memory
 _ZERO_SHARE = 0.02
 _AREA_MARGIN = 5.0  # degrees: neighbouring UTM zones are used on purpose
 
@@ -61,7 +61,7 @@ def examine_raster(path: Path) -> Report:
     """
     findings: list[Finding] = []
     try:
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), open_raster(path) as dataset:
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), open_raster(path) as dataset:
             facts = _facts(dataset)
             findings += _check_place(path, dataset)
             findings += _check_sidecars(path, dataset, facts)

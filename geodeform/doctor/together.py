@@ -114,9 +114,7 @@ def _compare_rasters(labels: Report, other: Report) -> Iterator[Finding]:
 
 def _same_place(one: RasterFacts, two: RasterFacts) -> bool:
     """Whether two rasters begin at the same corner and reach as far, but for part of a cell."""
-    if two.role == "confidence":
-        return bool(one.transform == two.transform)
-    if one.transform.determinant == 0:
+    if two.role == "confidence" or one.transform.determinant == 0:
         return bool(one.transform == two.transform)
     cells = compose(~one.transform, two.transform)  # cells of two → pixels of one
     cell = np.array([math.hypot(cells.a, cells.b), math.hypot(cells.d, cells.e)])

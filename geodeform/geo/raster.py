@@ -45,7 +45,9 @@ Gcps = tuple[Sequence[GroundControlPoint], CRS | None]
 """Ground control points and their CRS, as rasterio's ``dataset.gcps`` gives them."""
 
 _BLOCK = 512
-_CACHE_BYTES = 256 << 20  # GDAL's own default is a share of the machine's memory
+
+GDAL_CACHE_BYTES = 256 << 20
+"""For ``rasterio.Env(GDAL_CACHEMAX=…)``: GDAL's own default is a share of the machine's memory."""
 
 
 class _CogWriter:
@@ -174,7 +176,7 @@ class _CogWriter:
         return None
 
     def _finish(self) -> None:
-        with self._errors(), _unreferenced_is_fine(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+        with self._errors(), _unreferenced_is_fine(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
             self._dataset.close()
             sidecar = self._sidecar()
             if sidecar is not None:
