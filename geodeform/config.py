@@ -108,7 +108,9 @@ class ModelConfig:
             paper's simulated edge-based baseline: an oracle, as it sees labels at test time too);
             ``edge_learned`` where a separately trained net predicts the solution of equation 2
             (Marin et al. 2019); ``interpolation`` is the learned resizer of Talebi & Milanfar
-            (2021).
+            (2021); ``fixed`` samples every window by one density, the mean of what the edge loss
+            asks of the training windows (``loss.edge_blur``, ``edge_share`` and ``edge_weights``
+            say what that is), and never sees labels of what it samples.
         sizes: Sizes of the sampled image; each batch draws one, so one model serves them all.
         default_size: Size that the model file declares as its default, also the one validated.
             The largest of ``sizes`` where it is not given.
@@ -118,8 +120,17 @@ class ModelConfig:
         low_res: Size of the low-resolution view and of the density; with ``sides`` by that rule.
         sigma: Standard deviation of the grid's kernel in pixels of the density. The paper's "σ" of
             20 to 33 is a full width at half maximum: divide by 2.355.
+        sigma_start: Training begins with this width and comes to ``sigma`` geometrically, in 16
+            stages of equal length; null for ``sigma`` throughout. Validation and the model file
+            always have ``sigma``.
         kernel_support: Where the kernel is cut, in multiples of sigma; the paper's text cuts at 1.
         temperature: Of the density's softmax; above 1 flattens it, below 1 sharpens it.
+        density_kernel: ``joint`` and ``single`` only: side of the density net's convolutions, odd;
+            3, 5 and 7 in the paper's table 3.
+        density_coords: ``joint`` and ``single`` only: whether the density net is told where in the
+            window a pixel lies (CoordConv, Liu et al. 2018). Flips move the ground, not the frame.
+        density_context: ``joint`` and ``single`` only: dilated convolutions by which the density
+            net looks further than the paper's 7 pixels of the view: 1 to 4 see 11, 19, 35 and 67.
         sample_mode: ``area`` averages source pixels into a sample (mip-mapped), ``bilinear`` reads
             points.
         uniform_share: Share of batches that a learned sampler trains with uniform sampling, so
@@ -132,16 +143,20 @@ class ModelConfig:
 
     segmenter: str = "lite0"
     pretrained: str = "auto"
-    sampler: Literal["joint", "single", "uniform", "edge", "edge_learned", "interpolation"] = (
-        "joint"
-    )
+    sampler: Literal[
+        "joint", "single", "uniform", "edge", "edge_learned", "interpolation", "fixed"
+    ] = "joint"
     sizes: tuple[Size, ...] = ((64, 64), (96, 96), (128, 128))
     default_size: Size | None = None
     sizing: Literal["fixed", "sides"] = "fixed"
     low_res: Size = (64, 64)
     sigma: float = 4.0
+    sigma_start: float | None = None
     kernel_support: float = 6.0
     temperature: float = 1.0
+    density_kernel: int = 3
+    density_coords: bool = False
+    density_context: int = 0
     sample_mode: Literal["area", "bilinear"] = "area"
     uniform_share: float | None = None
     edge_radius: float = 2.0
@@ -166,6 +181,30 @@ class ModelConfig:
         )
         for key in ("sigma", "kernel_support", "temperature", "edge_radius", "edge_weight"):
             _require(getattr(self, key) > 0, f"model.{key}", "must be positive", getattr(self, key))
+        if self.sigma_start is not None:
+            _require(
+                self.sigma_start > 0, "model.sigma_start", "must be positive", self.sigma_start
+            )
+        _require(
+            self.density_kernel > 0 and self.density_kernel % 2 == 1,
+            "model.density_kernel",
+            "must be odd",
+            self.density_kernel,
+        )
+        _require(
+            0 <= self.density_context <= 8,
+            "model.density_context",
+            "must lie in 0…8",
+            self.density_context,
+        )
+        if self.sampler not in ("joint", "single"):
+            for key, usual in (("kernel", 3), ("coords", False), ("context", 0)):
+                _require(
+                    getattr(self, f"density_{key}") == usual,
+                    f"model.density_{key}",
+                    f"has no effect with the sampler '{self.sampler}'; leave it out",
+                    getattr(self, f"density_{key}"),
+                )
         for key in ("resizer_blocks", "resizer_filters"):
             _require(getattr(self, key) > 0, f"model.{key}", "must be positive", getattr(self, key))
         if self.uniform_share is not None:
@@ -213,10 +252,15 @@ class LossConfig:
             scenes) or ``inverse`` (one over it); their mean over the classes is 1.
         gamma: Weight γ of the edge loss; only the joint sampler uses it, and ``edge_learned`` as
             the weight of its grid's distance to the solution of equation 2.
+        gamma_end: γ runs linearly from ``gamma`` at the first step to this at the last; null for
+            ``gamma`` throughout.
         edge_blur: Blur δ of the edge target, in pixels of the density.
         edge_share: 0: the paper's edge loss, the mean squared difference of both maps stretched to
             0…1, which says nothing about contrast. Above 0: the divergence from a density that puts
             this share of the samples at the edges; γ of 1 to 10 fits it.
+        edge_weights: How much a class's side of its borders counts in the edge target: ``none`` for
+            all alike, ``sqrt`` or ``inverse`` by its rarity, as in ``class_weights``. Equation 2
+            of ``edge_learned`` knows no classes.
         jacobian: Whether a sample's loss counts by the source area that it stands for, which makes
             the loss that of the full resolution. Off by default: no gain was measured on Dubai.
         points: 0: the loss counts samples (the paper's). Above 0: it counts so many random points
@@ -230,8 +274,10 @@ class LossConfig:
     focal_gamma: float = 1.0
     class_weights: Literal["none", "sqrt", "inverse"] = "sqrt"
     gamma: float = 10.0
+    gamma_end: float | None = None
     edge_blur: float = 1.0
     edge_share: float = 0.75
+    edge_weights: Literal["none", "sqrt", "inverse"] = "none"
     jacobian: bool = False
     points: float = 0.0
     teacher: str | None = None
@@ -241,6 +287,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         for key in ("focal_gamma", "gamma", "edge_blur", "points", "distill"):
             _require(getattr(self, key) >= 0, f"loss.{key}", "must be ≥ 0", getattr(self, key))
+        if self.gamma_end is not None:
+            _require(self.gamma_end >= 0, "loss.gamma_end", "must be ≥ 0", self.gamma_end)
         _require(0 <= self.edge_share < 1, "loss.edge_share", "must lie in 0…1", self.edge_share)
         _require(
             not (self.jacobian and self.points > 0),

@@ -58,6 +58,18 @@ def test_every_recipe_is_valid(path):
             "'model.sizes' must be a size such as 128, 40x400 .*, got 'big'",
         ),
         ({"model": {"sampler": "uniform", "uniform_share": 0.5}}, "has no effect"),
+        ({"model": {"sampler": "fixed", "uniform_share": 0.5}}, "has no effect .* 'fixed'"),
+        ({"model": {"density_kernel": 4}}, "'model.density_kernel' must be odd, got 4"),
+        ({"model": {"density_kernel": -3}}, "'model.density_kernel' must be odd"),
+        ({"model": {"density_context": -1}}, "'model.density_context' must lie in 0…8"),
+        (
+            {"model": {"sampler": "uniform", "density_context": 2}},
+            "'model.density_context' has no effect with the sampler 'uniform'",
+        ),
+        ({"model": {"density_coords": 1}}, "'model.density_coords' must be true or false"),
+        ({"model": {"sigma_start": 0}}, "'model.sigma_start' must be positive"),
+        ({"loss": {"gamma_end": -1}}, "'loss.gamma_end' must be ≥ 0"),
+        ({"loss": {"edge_weights": "root"}}, "'loss.edge_weights' must be one of none, sqrt, inv"),
         ({"optim": {"lr": "fast"}}, "'optim.lr' must be a number"),
         ({"optim": {"lr": -1}}, "'optim.lr' must be positive, got -1.0"),
         ({"optim": {"steps": True}}, "'optim.steps' must be a whole number"),
@@ -133,3 +145,13 @@ def test_a_datasets_recipe_is_that_of_its_file(dataset):
     assert built_in["run"].pop("out") == f"runs/{dataset}"
     assert written["run"].pop("out") == f"runs/{RECIPE_OF[dataset].removesuffix('.yaml')}"
     assert written == built_in
+
+
+def test_new_options_are_off():
+    config = TrainConfig()
+    model, loss = config.model, config.loss
+    assert (model.density_kernel, model.density_coords, model.density_context) == (3, False, 0)
+    assert (model.sigma_start, loss.gamma_end, loss.edge_weights) == (None, None, "none")
+    fixed = config.merged({"model.sampler": "fixed", "model.sigma_start": "8", "loss.gamma_end": 1})
+    assert (fixed.model.learns_where, fixed.model.uniform_part) == (False, 0.0)
+    assert (fixed.model.sigma_start, fixed.loss.gamma_end) == (8.0, 1.0)

@@ -89,8 +89,8 @@ class Reporter:
         return message
 
     @contextmanager
-    def progress(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar that counts windows; the callback takes (done, total).
+    def progress(self, name: str, what: str = "windows") -> Iterator[Callable[[int, int], None]]:
+        """A bar that counts windows, or what else; the callback takes (done, total).
 
         With GEODEFORM_PROGRESS=lines, lines such as ``progress 3/25``: the QGIS plugin reads them.
         """
@@ -101,7 +101,7 @@ class Reporter:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("windows"),
+            TextColumn(what),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,

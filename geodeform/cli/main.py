@@ -13,6 +13,7 @@ from importlib.metadata import version
 import click
 
 from geodeform.cli import (
+    compare,
     datasets,
     demo,
     density,
@@ -74,6 +75,7 @@ for _module in (
     doctor,
     train,
     evaluate,
+    compare,
     datasets,
     models,
     plugin,

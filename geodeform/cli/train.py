@@ -20,7 +20,16 @@ from geodeform.cli.options import (
 from geodeform.errors import GeodeformError
 
 _SAMPLERS = {"learned": "joint", "edge-learned": "edge_learned"}
-_CHOICES = ("learned", "joint", "single", "uniform", "edge", "edge-learned", "interpolation")
+_CHOICES = (
+    "learned",
+    "joint",
+    "single",
+    "uniform",
+    "edge",
+    "edge-learned",
+    "interpolation",
+    "fixed",
+)
 
 
 @click.command(
@@ -72,7 +81,8 @@ _CHOICES = ("learned", "joint", "single", "uniform", "edge", "edge-learned", "in
     "--sampler",
     type=click.Choice(_CHOICES),
     help="learned (= joint: with the edge loss), single (without it), uniform, edge (simulated "
-    "from labels, an oracle), edge-learned, or interpolation (a learned resizer).",
+    "from labels, an oracle), edge-learned, interpolation (a learned resizer), or fixed (one "
+    "density for every window, measured on the training labels).",
 )
 @click.option("--gamma", type=float, help="Weight of the edge loss.")
 @click.option(

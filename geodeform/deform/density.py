@@ -85,6 +85,21 @@ def mix_uniform(density: Tensor, share: float) -> Tensor:
     return (1 - share) * density + share / (density.shape[-2] * density.shape[-1])
 
 
+def resize_density(density: Tensor, size: Size) -> Tensor:
+    """Interpolate a density bilinearly between its pixels' centres, and scale its sum to 1 again.
+
+    Args:
+        density: (B, 1, hd, wd), positive.
+        size: (h, w) of the result; where it is (hd, wd), the density comes back as it is.
+
+    Returns:
+        (B, 1, h, w), positive, sums to 1.
+    """
+    if density.shape[-2:] == size:
+        return density
+    return normalise(F.interpolate(density, size, mode="bilinear", align_corners=False))
+
+
 def minmax(values: Tensor) -> Tensor:
     """Scale each sample to 0…1 by its own smallest and largest value; constants become zeros.
 
@@ -104,7 +119,13 @@ def minmax(values: Tensor) -> Tensor:
     return torch.where(varied, (values - low) / torch.where(varied, span, 1.0), 0.0)
 
 
-def edge_target(labels: Tensor, n_classes: int, *, blur_sigma: float = 1.0) -> Tensor:
+def edge_target(
+    labels: Tensor,
+    n_classes: int,
+    *,
+    blur_sigma: float = 1.0,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Return how strongly each pixel lies at a border between two known classes.
 
     ``f_edge(f_gauss(Y_lr))`` of the paper (section 3.2, footnote 4), taken per class: one-hot maps,
@@ -117,16 +138,21 @@ def edge_target(labels: Tensor, n_classes: int, *, blur_sigma: float = 1.0) -> T
             Unknown pixels get 0 and a border with them is no edge.
         n_classes: Ids are 0…n_classes − 1.
         blur_sigma: Standard deviation of the blur in pixels (the paper's δ), 0 for none.
+        class_weights: (C,) ≥ 0 factor of each class's own positive part, that is of its side of the
+            borders; None for 1 each.
 
     Returns:
         (B, 1, h, w) float32 ≥ 0, unscaled (see :func:`minmax` and :func:`normalise`); all zero
         where there is no edge at all.
 
     Raises:
-        ValueError: If the shape is not (B, h, w) or an id is neither a class nor unknown.
+        ValueError: If the shape is not (B, h, w), an id is neither a class nor unknown, or there is
+            not one weight a class.
     """
     if labels.ndim != 3:
         raise ValueError(f"labels must be (B, h, w), got {tuple(labels.shape)}")
+    if class_weights is not None and class_weights.shape != (n_classes,):
+        raise ValueError(f"class_weights must be ({n_classes},), got {tuple(class_weights.shape)}")
     labels = labels.long()
     known = labels != NODATA_CLASS
     strange = known & ((labels < 0) | (labels >= n_classes))
@@ -154,8 +180,10 @@ def edge_target(labels: Tensor, n_classes: int, *, blur_sigma: float = 1.0) -> T
     # The shares sum to 1, so the responses sum to 0 over the classes and the sum of their positive
     # parts is exactly half the sum of their magnitudes: the choice is only a factor, which min-max
     # removes. The positive part counts each edge once. Rounding (1e-6) is no edge.
-    edge = F.relu(response - 1e-5).sum(1, keepdim=True)
-    return edge * known
+    edges = F.relu(response - 1e-5)  # B,C,h,w
+    if class_weights is not None:
+        edges = edges * class_weights.view(1, -1, 1, 1)
+    return edges.sum(1, keepdim=True) * known
 
 
 def edge_density(labels: Tensor, n_classes: int, *, radius: float) -> Tensor:

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -86,25 +87,10 @@ def evaluate(
             the sampler, or if a setting is out of range.
         GeodeformError: If the model or an item cannot be read.
     """
-    target = device if isinstance(device, torch.device) else resolve_device(device)
-    network = model if isinstance(model, DeformSegmenter) else load_model(model)
-    spec = network.spec
-    way = sampler if isinstance(sampler, Way) else find_way(sampler or spec.sampler)
-    check_classes(data, spec)
-    way.fits(spec)
-    if way.every_pixel and budget is not None:
-        raise ConfigError(f"The sampler '{way.name}' reads every pixel: give no budget.")
-    if spec.n_classes >= NODATA_CLASS:
-        raise ConfigError(f"At most {NODATA_CLASS - 1} classes can be evaluated.")
-    settings = _Settings(
-        network=network,
-        device=target,
-        bands=band_numbers(data, spec),
-        budget=budget,
-        way=way,
-        overlap=way.overlap if overlap is None else overlap,
-        gsd=data.gsd_m if gsd is None else gsd,
+    settings = Settings.of(
+        model, data, budget=budget, sampler=sampler, overlap=overlap, gsd=gsd, device=device
     )
+    network, way, spec = settings.network, settings.way, settings.network.spec
     counts = _Counts(spec.n_classes)
     with ThreadPoolExecutor(torch.get_num_threads()) as painters:
         for number, item in enumerate(data.items):
@@ -141,15 +127,25 @@ def evaluate(
             peak_memory_bytes=counts.peak_memory_bytes,
             device_memory_bytes=counts.device_memory_bytes,
             parameters=sum(p.numel() for p in network.parameters()),
-            device=describe_device(target),
+            device=describe_device(settings.device),
         ),
         units=tuple(counts.units),
     )
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """What is the same for every item."""
+class Settings:
+    """What is the same for every item.
+
+    Attributes:
+        network: The model.
+        device: Where it runs.
+        bands: 1-based bands of the images that are the model's.
+        budget: As for :func:`geodeform.segment_scene`; None for the model's own.
+        way: How windows are predicted.
+        overlap: Part of a window shared with each neighbour.
+        gsd: Ground sampling distance in metres; None for the model's.
+    """
 
     network: DeformSegmenter
     device: torch.device
@@ -158,6 +154,39 @@ class _Settings:
     way: Way
     overlap: float
     gsd: float | None
+
+    @classmethod
+    def of(
+        cls,
+        model: PathLike | DeformSegmenter | None,
+        data: EvaluationData,
+        *,
+        budget: str | float | Budget | None = None,
+        sampler: str | Way | None = None,
+        overlap: float | None = None,
+        gsd: float | None = None,
+        device: str | torch.device = "auto",
+    ) -> Settings:
+        """Resolve and check what :func:`evaluate` takes."""
+        target = device if isinstance(device, torch.device) else resolve_device(device)
+        network = model if isinstance(model, DeformSegmenter) else load_model(model)
+        spec = network.spec
+        way = sampler if isinstance(sampler, Way) else find_way(sampler or spec.sampler)
+        check_classes(data, spec)
+        way.fits(spec)
+        if way.every_pixel and budget is not None:
+            raise ConfigError(f"The sampler '{way.name}' reads every pixel: give no budget.")
+        if spec.n_classes >= NODATA_CLASS:
+            raise ConfigError(f"At most {NODATA_CLASS - 1} classes can be evaluated.")
+        return cls(
+            network=network,
+            device=target,
+            bands=band_numbers(data, spec),
+            budget=budget,
+            way=way,
+            overlap=way.overlap if overlap is None else overlap,
+            gsd=data.gsd_m if gsd is None else gsd,
+        )
 
 
 @dataclass
@@ -192,8 +221,32 @@ class _Counts:
         self.intrinsic_nearest = Confusion(self.n_classes)
 
 
+@contextmanager
+def planned_run(settings: Settings, image: NDArray[np.generic], name: str) -> Iterator[Run]:
+    """Plan an image (bands, H, W) in memory as it is evaluated; the run is open within ``with``.
+
+    Args:
+        settings: Model, sampler and budget.
+        image: All bands of the dataset.
+        name: Of the image in notes: the dataset's, so that what holds for all is said once.
+    """
+    way, spec = settings.way, settings.network.spec
+    with begin_run(
+        xr.DataArray(image, dims=("band", "y", "x"), name=name),
+        model=settings.network,
+        device=settings.device,
+        bands=settings.bands,
+        nodata=None,
+        budget=settings.budget,
+        sampler=way.sampler_of_plan(spec),
+        gsd=settings.gsd,
+        overlap=settings.overlap,
+    ) as run:
+        yield replace(run, plan=way.plan(run.plan, spec, settings.overlap))
+
+
 def _evaluate_item(
-    settings: _Settings,
+    settings: Settings,
     data: EvaluationData,
     item: str,
     number: int,
@@ -207,21 +260,8 @@ def _evaluate_item(
     began = time.perf_counter()
     image = np.array(scene.image()[:, rows, cols])
     counts.seconds_reading += time.perf_counter() - began
-    # named after the dataset, so that what is noted of all its images is noted once
-    source = xr.DataArray(image, dims=("band", "y", "x"), name=data.dataset)
     way, network = settings.way, settings.network
-    with begin_run(
-        source,
-        model=network,
-        device=settings.device,
-        bands=settings.bands,
-        nodata=None,
-        budget=settings.budget,
-        sampler=way.sampler_of_plan(network.spec),
-        gsd=settings.gsd,
-        overlap=settings.overlap,
-    ) as run:
-        run = replace(run, plan=way.plan(run.plan, network.spec, settings.overlap))
+    with planned_run(settings, image, data.dataset) as run:
         plan = run.plan
         counts.budget = str(plan.budget)
         if not way.every_pixel:  # its crops are of pixels, whatever was planned
@@ -254,6 +294,29 @@ def _evaluate_item(
     counts.nearest.confusion.add(labels, nearest)
     counts.nearest.trimap.add(bands, labels, nearest)
     add_boundaries(labels, nearest, counts.nearest.boundary, tolerances)
+
+
+def time_prediction(
+    settings: Settings,
+    image: NDArray[np.generic],
+    labels: _Labels,
+    painters: Executor,
+) -> tuple[float, float]:
+    """Predict an image and take the time, as :func:`evaluate` does; nothing is counted.
+
+    Args:
+        settings: Model, sampler and budget.
+        image: (bands, H, W), all bands of the dataset.
+        labels: (H, W), which an oracle looks at.
+        painters: Threads of the mosaic.
+
+    Returns:
+        Seconds, and seconds of processor time over all threads.
+    """
+    counts = _Counts(settings.network.spec.n_classes)
+    with planned_run(settings, image, "timed image") as run:
+        _predict(run, settings.way, labels, painters, counts, None)
+    return counts.seconds, counts.cpu_seconds
 
 
 @dataclass
@@ -410,7 +473,7 @@ def _shifted(progress: Progress | None, number: int, data: EvaluationData) -> Pr
     return lambda done, total: progress(number * total + done, len(data.items) * total)
 
 
-def _telling(notes: Sequence[str], settings: _Settings) -> list[str]:
+def _telling(notes: Sequence[str], settings: Settings) -> list[str]:
     """The plan's notes that say something about an image in memory, which lies nowhere."""
     # labels say which pixels are empty
     idle = ["has no CRS", "are 0 in every band"]
@@ -420,7 +483,7 @@ def _telling(notes: Sequence[str], settings: _Settings) -> list[str]:
     return [note for note in notes if not any(words in note for words in idle)]
 
 
-def _notes(data: EvaluationData, settings: _Settings) -> list[str]:
+def _notes(data: EvaluationData, settings: Settings) -> list[str]:
     """What a reader of the figures has to know, beside what the plans say."""
     spec, way = settings.network.spec, settings.way
     notes = []

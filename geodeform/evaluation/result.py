@@ -10,7 +10,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +388,80 @@ class Evaluation:
 _PLAIN = (
     "model", "architecture", "dataset", "split", "sampler", "oracle", "budget", "overlap",
 )  # fmt: skip
+
+
+def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Add evaluations of disjoint items, such as those of a cross-validation's parts, to one.
+
+    Counts and costs are added (memory: the largest), so figures follow as from one evaluation of
+    all items; the model is the first one's.
+
+    Raises:
+        ConfigError: If an item occurs twice, or dataset, classes or sampler differ.
+    """
+    first = evaluations[0]
+    if len(evaluations) == 1:
+        return first
+    items = [item for one in evaluations for item in one.items]
+    if len(set(items)) < len(items):
+        raise ConfigError("The evaluations to be pooled share items; each may occur once.")
+    for name in ("dataset", "classes", "sampler"):
+        if any(getattr(one, name) != getattr(first, name) for one in evaluations):
+            raise ConfigError(f"The evaluations to be pooled differ in their {name}.")
+    costs = [one.cost for one in evaluations]
+    device_memory = [c.device_memory_bytes for c in costs if c.device_memory_bytes is not None]
+    return replace(
+        first,
+        items=tuple(items),
+        sizes=tuple(sorted({size for one in evaluations for size in one.sizes})),
+        notes=tuple(dict.fromkeys(note for one in evaluations for note in one.notes)),
+        soft=_pooled_scores([one.soft for one in evaluations]),
+        nearest=_pooled_scores([one.nearest for one in evaluations]),
+        deformed=_pooled_confusion([one.deformed for one in evaluations]),
+        intrinsic=_pooled_confusion([one.intrinsic for one in evaluations]),
+        intrinsic_nearest=_pooled_confusion([one.intrinsic_nearest for one in evaluations]),
+        calibration=Calibration(
+            np.sum([one.calibration.pixels for one in evaluations], 0),
+            np.sum([one.calibration.right for one in evaluations], 0),
+        ),
+        cost=replace(
+            first.cost,
+            **{name: sum(getattr(cost, name) for cost in costs) for name in _ADDED_COSTS},
+            peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
+            device_memory_bytes=max(device_memory, default=None),
+        ),
+        units=tuple(unit for one in evaluations for unit in one.units),
+    )
+
+
+_ADDED_COSTS = (
+    "scene_pixels", "sampled_pixels", "windows", "flops", "seconds", "cpu_seconds",
+    "seconds_reading",
+)  # fmt: skip
+
+
+def _pooled_confusion(confusions: Sequence[Confusion]) -> Confusion:
+    return Confusion.of(np.sum([one.counts for one in confusions], 0))
+
+
+def _pooled_scores(scores: Sequence[MapScores]) -> MapScores:
+    """Scores whose counts are the sums of others'."""
+    first = scores[0].counts()
+    counts = [one.counts() for one in scores]
+    return MapScores.of(
+        {
+            "confusion": np.sum([one["confusion"] for one in counts], 0),
+            "boundary": [
+                {name: np.sum([one["boundary"][k][name] for one in counts], 0) for name in COUNTS}
+                for k in range(len(first["boundary"]))
+            ],
+            "trimap": {
+                "widths": first["trimap"]["widths"],
+                "pixels": np.sum([one["trimap"]["pixels"] for one in counts], 0),
+                "right": np.sum([one["trimap"]["right"] for one in counts], 0),
+            },
+        }
+    )
 
 
 def read_evaluation(path: str | Path) -> Evaluation:

@@ -25,7 +25,7 @@ from geodeform.deform.grid import (
 )
 from geodeform.deform.sample import area_downsample, downsample_labels, sample_image
 from geodeform.errors import ConfigError
-from geodeform.models.density_net import DensityNet
+from geodeform.models.density_net import DensityNet, FixedDensity
 from geodeform.models.grid_net import GridNet
 from geodeform.models.resizer import Resizer
 from geodeform.models.segmenters import build_segmenter
@@ -93,13 +93,18 @@ class DeformSegmenter(nn.Module):
         self.kernel = GridKernel(
             sigma=spec.kernel_sigma, support=spec.kernel_support, padding=spec.kernel_padding
         )
-        self.density_net = (
-            DensityNet(
-                spec.in_channels, spec.density_channels, temperature=spec.density_temperature
+        self.density_net: DensityNet | FixedDensity | None = None
+        if spec.downsampler == "density":
+            self.density_net = DensityNet(
+                spec.in_channels,
+                spec.density_channels,
+                temperature=spec.density_temperature,
+                kernel=spec.density_kernel,
+                coords=spec.density_coords,
+                context=spec.density_context,
             )
-            if spec.downsampler == "density"
-            else None
-        )
+        elif spec.downsampler == "fixed":
+            self.density_net = FixedDensity(spec.low_res_size)
         self.grid_net = GridNet(spec.in_channels) if spec.downsampler == "grid" else None
         self.resizer = (
             Resizer(spec.in_channels, filters=spec.resizer_filters, blocks=spec.resizer_blocks)
@@ -128,32 +133,42 @@ class DeformSegmenter(nn.Module):
         density: Tensor = self.density_net(low_res)
         return density
 
-    def grid(self, density: Tensor, size: Size) -> Tensor:
-        """(B, 1, hd, wd) density → (B, h, w, 2) sampling grid of ``size`` (equation 3)."""
-        return density_to_grid(density, size, self.kernel)
+    def grid(self, density: Tensor, size: Size, kernel: GridKernel | None = None) -> Tensor:
+        """(B, 1, hd, wd) density → (B, h, w, 2) sampling grid of ``size`` (equation 3).
 
-    def place(self, low_res: Tensor, size: Size) -> Placement:
+        By the spec's kernel where ``kernel`` is None.
+        """
+        return density_to_grid(density, size, kernel or self.kernel)
+
+    def place(self, low_res: Tensor, size: Size, kernel: GridKernel | None = None) -> Placement:
         """Decide from (B, C, hd, wd) low-resolution views where (h, w) samples lie.
+
+        Args:
+            low_res: The views.
+            size: (h, w).
+            kernel: Of equation 3, the spec's where None; a grid net has none.
 
         Raises:
             ConfigError: If the model has learned nothing that decides it.
         """
         if self.grid_net is None:
             density = self.density(low_res)
-            return Placement(density, self.grid(density, size))
+            return Placement(density, self.grid(density, size, kernel))
         nodes: Tensor = self.grid_net(low_res)
         # The downsampler is trained apart: nothing flows back from the segmentation.
         grid = repair_folds(resize_grid(nodes.detach(), size))
         return Placement(_density_of(nodes.detach()), grid, nodes)
 
-    def place_by_labels(self, labels: Tensor, low_res: Size, size: Size) -> Placement:
+    def place_by_labels(
+        self, labels: Tensor, low_res: Size, size: Size, kernel: GridKernel | None = None
+    ) -> Placement:
         """Sample where (B, H, W) labels have edges: the paper's simulated baseline (A.5).
 
         An oracle: it sees the labels also when it is evaluated.
         """
         small = downsample_labels(labels, low_res)
         density = edge_density(small, self.spec.n_classes, radius=self.spec.edge_radius)
-        return Placement(density, self.grid(density, size))
+        return Placement(density, self.grid(density, size, kernel))
 
     def resize(self, image: Tensor, size: Size) -> Tensor:
         """(B, C, H, W) windows at full resolution → (B, C, h, w) by the learned resizer.
@@ -196,6 +211,7 @@ class DeformSegmenter(nn.Module):
         low_res: Size | None = None,
         sampler: Sampler | None = None,
         labels: Tensor | None = None,
+        kernel: GridKernel | None = None,
     ) -> Prediction:
         """Predict windows.
 
@@ -206,6 +222,7 @@ class DeformSegmenter(nn.Module):
                 averaging; the spec's where None.
             sampler: One of the spec's ``samplers``; the spec's own where None.
             labels: (B, H, W) class ids, 255 unknown; only the sampler "oracle" looks at them.
+            kernel: Of equation 3; the spec's where None. Training may begin with another one.
 
         Returns:
             Density, grid, sampled image and logits.
@@ -226,11 +243,11 @@ class DeformSegmenter(nn.Module):
             sampled = self.resize(image, size)
         else:
             if sampler == "learned":
-                placement = self.place(area_downsample(image, low_res), size)
+                placement = self.place(area_downsample(image, low_res), size, kernel)
             elif labels is None:
                 raise ConfigError("The sampler 'oracle' looks at labels, and none are given.")
             else:
-                placement = self.place_by_labels(labels, low_res, size)
+                placement = self.place_by_labels(labels, low_res, size, kernel)
             sampled = sample_image(image, placement.grid, mode=self.spec.sample_mode)
         logits = self.segment(sampled)
         return Prediction(placement.density, placement.grid, sampled, logits, placement.nodes)

@@ -193,7 +193,8 @@ def _chain(model: DeformSegmenter, window: Size | None, size: Size | None) -> _C
     if spec.downsampler == "oracle":
         raise ConfigError(
             "A model that samples where labels have edges cannot be exported, because nobody has "
-            "labels of a new scene; export one whose downsampler is none, density, grid or resizer."
+            "labels of a new scene; export one whose downsampler is none, density, grid, resizer "
+            "or fixed."
         )
     for name, value in (("window", window), ("size", size)):
         if value is not None and min(value) < 1:

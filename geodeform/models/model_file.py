@@ -38,6 +38,7 @@ PACKAGED = {"dubai": "dubai.safetensors"}
 _MAX_HEADER = 100_000_000  # safetensors' own limit, bytes
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _AGAIN = "get or train it again"
+_NEVER_HALF = ("running_mean", "running_var", "density_net.density")
 
 
 @contextlib.contextmanager
@@ -133,8 +134,9 @@ def save_model(model: DeformSegmenter, path: str | Path, *, half: bool = False) 
     Args:
         model: The model; its spec is stored with the version of geodeform that runs.
         path: Where to write; an existing file is replaced.
-        half: Store weights as float16. BatchNorm's running statistics, and any tensor with a value
-            beyond float16's range, stay float32; integers stay as they are.
+        half: Store weights as float16. BatchNorm's running statistics, a fixed density (its values
+            are near float16's smallest), and any tensor with a value beyond float16's range, stay
+            float32; integers stay as they are.
 
     Returns:
         The path.
@@ -235,7 +237,7 @@ def _check_finite(path: Path, name: str, value: torch.Tensor) -> None:
 
 
 def _to_half(name: str, value: torch.Tensor) -> torch.Tensor:
-    if not value.is_floating_point() or name.endswith(("running_mean", "running_var")):
+    if not value.is_floating_point() or name.endswith(_NEVER_HALF):
         return value
     small = value.half()
     return small if bool(small.isfinite().all()) else value

@@ -31,11 +31,13 @@ SMP_PREFIX = "smp:"
 
 Sampler = Literal["learned", "uniform", "interpolation", "oracle"]
 """How a window is sampled: where a trained downsampler says, evenly, by a learned resizer, or where
-its labels have edges (which only an evaluation can)."""
+its labels have edges (which only an evaluation can). Of a fixed density "learned" means measured on
+the training labels: it is the same for every window, and never sees labels of what it samples."""
 
-Downsampler = Literal["none", "density", "grid", "resizer", "oracle"]
+Downsampler = Literal["none", "density", "grid", "resizer", "oracle", "fixed"]
 """What a model has to sample with: nothing (uniform), a density net (the paper's), a grid net
-(Marin et al. 2019), a resizer (Talebi & Milanfar 2021), or the labels (edge-based, simulated)."""
+(Marin et al. 2019), a resizer (Talebi & Milanfar 2021), the labels (edge-based, simulated), or one
+density for every window, the mean of what the training labels ask for."""
 
 SAMPLERS_OF: dict[Downsampler, tuple[Sampler, ...]] = {
     "none": ("uniform",),
@@ -43,6 +45,7 @@ SAMPLERS_OF: dict[Downsampler, tuple[Sampler, ...]] = {
     "grid": ("learned", "uniform"),
     "resizer": ("interpolation",),
     "oracle": ("oracle", "uniform"),
+    "fixed": ("learned", "uniform"),
 }
 """Samplers that a model can be used with, its own first."""
 
@@ -148,7 +151,11 @@ class ModelSpec:
         sizing: How a scene smaller than a window is sampled: "area", its part of the samples by
             area, or "sides", as many as fit in ``sample_size`` with its own aspect (the paper's
             rule for images of varying size, see :func:`geodeform.budget.within_sides`).
-        density_channels: Output channels of the density net's 3×3 convolutions.
+        density_channels: Output channels of the density net's convolutions.
+        density_kernel: Side of these convolutions, odd.
+        density_coords: Whether the density net gets the coordinates of its pixels too.
+        density_context: Dilated convolutions by which the density net looks further, see
+            :class:`geodeform.models.density_net.DensityNet`.
         density_temperature: Softmax temperature of the density; above 1 flattens it.
         edge_radius: Blur of the simulated edge density (``downsampler`` "oracle"), in its pixels.
         resizer_blocks: Residual blocks of the resizer.
@@ -180,6 +187,9 @@ class ModelSpec:
     sample_mode: SampleMode = "area"
     sizing: Sizing = "area"
     density_channels: tuple[int, ...] = (24, 24, 3)
+    density_kernel: int = 3
+    density_coords: bool = False
+    density_context: int = 0
     density_temperature: float = 1.0
     edge_radius: float = 2.0
     resizer_blocks: int = 1
@@ -224,6 +234,10 @@ class ModelSpec:
             raise ConfigError(
                 f"density_channels must be positive counts, not {self.density_channels}."
             )
+        if self.density_kernel < 1 or self.density_kernel % 2 == 0:
+            raise ConfigError(f"density_kernel must be odd, not {self.density_kernel}.")
+        if self.density_context < 0:
+            raise ConfigError(f"density_context must not be negative, not {self.density_context}.")
 
     @property
     def samplers(self) -> tuple[Sampler, ...]:
@@ -330,6 +344,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is no JSON object")
@@ -360,6 +380,9 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "sample_mode": _text,
     "sizing": _text,
     "density_channels": lambda value: tuple(int(v) for v in value),
+    "density_kernel": int,
+    "density_coords": _truth,
+    "density_context": int,
     "density_temperature": float,
     "edge_radius": float,
     "resizer_blocks": int,

@@ -199,10 +199,12 @@ class Panels(Callback):
         moved: Windows = task.transfer_batch_to_device(window, task.device, 0)
         view = task.predict_window(moved, task.samplers[0])
         labels = window["labels"]
+        weights = task.loss.edge_class_weights
         target = edge_target(
             downsample_labels(labels, window["low_res"]),
             len(task.spec.classes),
             blur_sigma=self.data.config.loss.edge_blur,
+            class_weights=None if weights is None else weights.cpu(),
         )
         full = labels[0].numpy()
         known = full != NODATA_CLASS

@@ -39,6 +39,7 @@ class SceneData(LightningDataModule):
 
     Attributes:
         config: The recipe, ``optim.steps`` resolved from ``optim.epochs``.
+        train_windows: The training windows, a batch a step.
         class_counts: Labelled pixels of each class in the training items.
         largest_shape: (H, W) that holds every training image.
         everything: Whether validation takes every held-out window, not only ``run.val_windows``.
@@ -51,17 +52,17 @@ class SceneData(LightningDataModule):
         cache = SceneCache.by_setting(dataset, config.data.cache)
         scenes = cache.scenes(split.train)
         self._held_out = cache.scenes(split.val)
-        self._windows = TrainWindows(
+        self.train_windows = TrainWindows(
             scenes,
             len(dataset.classes),
             default_scaling(config.model.segmenter, len(dataset.bands)),
             _window_settings(config),
         )
         # What each process does again for its own rank: refused before anything is written.
-        self._windows.share(0, config.run.processes)
-        self.class_counts = self._windows.class_counts
-        self.largest_shape = self._windows.largest_shape
-        self.steps_per_epoch = self._windows.steps_per_epoch
+        self.train_windows.share(0, config.run.processes)
+        self.class_counts = self.train_windows.class_counts
+        self.largest_shape = self.train_windows.largest_shape
+        self.steps_per_epoch = self.train_windows.steps_per_epoch
         if config.optim.steps == 0:
             steps = max(1, round(config.optim.epochs * self.steps_per_epoch))
             config = config.merged({"optim.steps": steps})
@@ -98,7 +99,7 @@ class SceneData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """This process's share of the steps that are still to do: a checkpoint is loaded by now."""
-        windows, config = self._windows, self.config
+        windows, config = self.train_windows, self.config
         trainer = self._running
         windows.share(trainer.global_rank, trainer.world_size)
         return DataLoader(
@@ -125,7 +126,7 @@ class SceneData(LightningDataModule):
         return ValWindows(
             self._held_out,
             self.config.data.window,
-            self._windows.scaling,
+            self.train_windows.scaling,
             Sizes(model.size, model.low_res, sizing_of(self.config)),
             crop=self.config.data.crop,
             most=most,

@@ -227,10 +227,23 @@ def edge_divergence(density: Tensor, target: Tensor, share: float) -> Tensor:
     Returns:
         Mean over the batch in nats, a scalar ≥ 0.
     """
-    wanted = mix_uniform(normalise(target), 1 - share)
+    wanted = wanted_density(target, share)
     logarithm = density.float().clamp_min(torch.finfo(torch.float32).tiny).log()
     divergence = (wanted * (wanted.log() - logarithm)).sum((1, 2, 3))  # B
     return mean_of_all(divergence)
+
+
+def wanted_density(target: Tensor, share: float) -> Tensor:
+    """Density that puts a share of the samples at the edges and spreads the others evenly.
+
+    Args:
+        target: (B, 1, hd, wd) ≥ 0; all zero asks for a uniform density.
+        share: 0…1.
+
+    Returns:
+        (B, 1, hd, wd), positive, sums to 1.
+    """
+    return mix_uniform(normalise(target), 1 - share)
 
 
 class LossParts(NamedTuple):
@@ -261,6 +274,8 @@ class DeformLoss(nn.Module):
         gamma: Weight of the edge loss.
         edge_blur: Blur of the edge target, in pixels of the density.
         edge_share: 0 for :func:`edge_loss`, else :func:`edge_divergence` with this share.
+        edge_class_weights: (C,) of the classes in the edge target, or None for 1; a grid net's
+            solution of equation 2 has none.
         edge_weight: λ of equation 2, for predictions of a grid net.
         jacobian: Weigh each sample by the source area that it stands for. Without, the loss counts
             samples, and crowding them into easy ground lowers it.
@@ -279,6 +294,7 @@ class DeformLoss(nn.Module):
         gamma: float = 0.0,
         edge_blur: float = 1.0,
         edge_share: float = 0.0,
+        edge_class_weights: Tensor | None = None,
         edge_weight: float = 1.0,
         jacobian: bool = False,
         points: float = 0.0,
@@ -296,8 +312,10 @@ class DeformLoss(nn.Module):
         self.points = points
         self.distill = distill
         self.class_weights: Tensor | None
-        # Follows from the data, so it is not part of the checkpoint.
+        self.edge_class_weights: Tensor | None
+        # They follow from the data, so they are not part of the checkpoint.
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("edge_class_weights", edge_class_weights, persistent=False)
 
     def forward(
         self,
@@ -305,6 +323,7 @@ class DeformLoss(nn.Module):
         labels: Tensor,
         *,
         edge: bool,
+        gamma: float | None = None,
         teacher: Tensor | None = None,
     ) -> LossParts:
         """Compare a prediction with its windows' labels.
@@ -314,6 +333,7 @@ class DeformLoss(nn.Module):
             labels: (B, H, W) ids at full resolution, 255 unknown; sampled nearest here.
             edge: Whether the edge loss takes part: not for uniformly sampled batches, whose density
                 was not predicted.
+            gamma: Weight of the edge loss at this step; that of the class where None.
             teacher: (B, C, ht, wt) a teacher's probabilities on a uniform grid, or None.
 
         Returns:
@@ -322,9 +342,10 @@ class DeformLoss(nn.Module):
         segmentation = self._segmentation(prediction, labels)
         whole = segmentation
         edge_part = teacher_part = None
-        if edge and self.gamma > 0:
+        # 0 for a step is still a gradient (of 0), which DDP waits for.
+        if edge and (gamma is not None or self.gamma > 0):
             edge_part = self._edge(prediction, labels)
-            whole = whole + self.gamma * edge_part
+            whole = whole + (self.gamma if gamma is None else gamma) * edge_part
         if teacher is not None:
             teacher_part = distillation_loss(prediction.logits, prediction.grid, teacher)
             whole = whole + self.distill * teacher_part
@@ -359,7 +380,12 @@ class DeformLoss(nn.Module):
             wanted = boundary_grid(low_res, size, weight=self.edge_weight, frame=frame)
             distance = grid_loss(prediction.nodes, wanted.to(prediction.nodes))  # mean over windows
             return mean_of_all(distance.expand(len(labels)))
-        target = edge_target(low_res, self.n_classes, blur_sigma=self.edge_blur)
+        target = edge_target(
+            low_res,
+            self.n_classes,
+            blur_sigma=self.edge_blur,
+            class_weights=self.edge_class_weights,
+        )
         if self.edge_share > 0:
             return edge_divergence(prediction.density, target, self.edge_share)
         return edge_loss(prediction.density, target)

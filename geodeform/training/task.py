@@ -7,6 +7,7 @@ reverse map as the pipeline does.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
@@ -18,13 +19,16 @@ from torch.optim.swa_utils import AveragedModel
 
 from geodeform.config import OptimConfig, TrainConfig
 from geodeform.deform.coords import Size
+from geodeform.deform.grid import GridKernel
 from geodeform.deform.reverse import reverse_scores
 from geodeform.deform.sample import sample_labels
 from geodeform.errors import ConfigError, GeodeformError
 from geodeform.evaluation.metrics import Confusion
 from geodeform.models.deform_segmenter import DeformSegmenter, Prediction
+from geodeform.models.density_net import FixedDensity
 from geodeform.models.spec import ModelSpec, Sampler
 from geodeform.training.losses import DeformLoss, LossParts
+from geodeform.training.schedules import gamma_at, sigma_at
 from geodeform.training.windows import Batch, Windows, to_network
 
 with warnings.catch_warnings():
@@ -49,6 +53,8 @@ class GeodeformTask(BaseTask):
         spec: The model to build.
         weights: Encoder weights to begin with.
         class_counts: Labelled pixels of each class in the training scenes.
+        fixed_density: (1, 1, hd, wd) that every window is sampled by; the sampler ``fixed`` only,
+            and None where a checkpoint brings it.
         teacher: Model to learn from beside the labels.
 
     Raises:
@@ -56,7 +62,7 @@ class GeodeformTask(BaseTask):
     """
 
     # Checkpoints hold tensors and plain values only; the recipe lies beside them as YAML.
-    ignore = ("config", "spec", "weights", "class_counts", "teacher")
+    ignore = ("config", "spec", "weights", "class_counts", "fixed_density", "teacher")
     monitor = "val_miou"
     mode = "max"
     model: DeformSegmenter
@@ -68,12 +74,14 @@ class GeodeformTask(BaseTask):
         *,
         weights: Any = None,
         class_counts: NDArray[np.int64] | None = None,
+        fixed_density: Tensor | None = None,
         teacher: DeformSegmenter | None = None,
     ) -> None:
         self.config = config
         self.spec = spec
         self._weights = weights
         self._class_counts = class_counts
+        self._fixed_density = fixed_density
         self._last_batch: Batch | None = None
         # In a tuple, so that it is no submodule and never saved or trained.
         self._teacher = () if teacher is None else (_as_teacher(teacher, spec),)
@@ -82,6 +90,8 @@ class GeodeformTask(BaseTask):
     def configure_models(self) -> None:
         """Build the network, and its moving average where the recipe wants one."""
         model = DeformSegmenter(self.spec, weights=self._weights)
+        if isinstance(model.density_net, FixedDensity) and self._fixed_density is not None:
+            model.density_net.density.copy_(self._fixed_density)
         # Depthwise convolutions run three times faster on CPUs with channels last.
         self.model = model.to(memory_format=torch.channels_last)
         self.averaged: AveragedModel | None = None
@@ -93,14 +103,16 @@ class GeodeformTask(BaseTask):
     def configure_losses(self) -> None:
         """Build the loss."""
         loss, model = self.config.loss, self.config.model
+        self._has_edge_loss = model.sampler in ("joint", "edge_learned")
         self.loss = DeformLoss(
             len(self.spec.classes),
             kind=loss.kind,
             focal_gamma=loss.focal_gamma,
             class_weights=class_weights(loss.class_weights, self._class_counts),
-            gamma=loss.gamma if model.sampler in ("joint", "edge_learned") else 0.0,
+            gamma=loss.gamma if self._has_edge_loss else 0.0,
             edge_blur=loss.edge_blur,
             edge_share=loss.edge_share,
+            edge_class_weights=class_weights(loss.edge_weights, self._class_counts),
             edge_weight=model.edge_weight,
             jacobian=loss.jacobian,
             points=loss.points,
@@ -147,8 +159,9 @@ class GeodeformTask(BaseTask):
         """
         m = self.model
         for net in (m.density_net, m.grid_net, m.resizer, m.segmenter):
-            if net is not None and gradient_clip_val:
-                nn.utils.clip_grad_norm_(net.parameters(), gradient_clip_val)
+            parameters = [] if net is None else list(net.parameters())
+            if parameters and gradient_clip_val:
+                nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     @property
     def network(self) -> DeformSegmenter:
@@ -156,6 +169,23 @@ class GeodeformTask(BaseTask):
         if self.averaged is not None:
             return cast(DeformSegmenter, self.averaged.module)
         return self.model
+
+    @property
+    def gamma(self) -> float | None:
+        """Weight of the edge loss at this step; None where it stays the recipe's."""
+        loss = self.config.loss
+        if loss.gamma_end is None or not self._has_edge_loss:
+            return None
+        steps = self.config.optim.steps
+        return gamma_at(self.global_step, steps, start=loss.gamma, end=loss.gamma_end)
+
+    @property
+    def kernel(self) -> GridKernel:
+        """Kernel of equation 3 that this step trains with; validation always takes the model's."""
+        model, last = self.config.model, self.model.kernel
+        steps = self.config.optim.steps
+        sigma = sigma_at(self.global_step, steps, start=model.sigma_start, end=last.sigma)
+        return replace(last, sigma=sigma)
 
     def on_fit_start(self) -> None:
         """Bring the teacher, which is no part of the checkpoint, to the device."""
@@ -186,7 +216,12 @@ class GeodeformTask(BaseTask):
     def _losses(self, windows: Windows, sampler: Sampler, batch: Batch) -> LossParts:
         image, labels = to_network(windows["image"], windows["table"]), windows["labels"]
         prediction = self.model(
-            image, windows["size"], low_res=windows["low_res"], sampler=sampler, labels=labels
+            image,
+            windows["size"],
+            low_res=windows["low_res"],
+            sampler=sampler,
+            labels=labels,
+            kernel=self.kernel,
         )
         self._check_grid(prediction, batch)
         view = None
@@ -195,7 +230,9 @@ class GeodeformTask(BaseTask):
                 size = self.config.loss.teacher_size or teacher.spec.sample_size
                 seen = teacher(image, size, sampler="uniform")
                 view = seen.logits.float().softmax(1)
-        parts: LossParts = self.loss(prediction, labels, edge=sampler == "learned", teacher=view)
+        parts: LossParts = self.loss(
+            prediction, labels, edge=sampler == "learned", gamma=self.gamma, teacher=view
+        )
         return parts
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

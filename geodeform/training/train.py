@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import seed_everything
+from torch import Tensor
 
 from geodeform.config import TrainConfig
 from geodeform.deform.coords import Size
@@ -34,7 +35,8 @@ from geodeform.training.callbacks import Report
 from geodeform.training.data import SceneData, sizing_of
 from geodeform.training.datasets.base import DatasetOptions, LabelledDataset, Split, listed
 from geodeform.training.datasets.registry import open_dataset
-from geodeform.training.task import GeodeformTask, parameter_count
+from geodeform.training.fixed_density import measure_density
+from geodeform.training.task import GeodeformTask, class_weights, parameter_count
 from geodeform.training.trainer import (
     check_devices,
     is_first_process,
@@ -60,13 +62,14 @@ _RESUMABLE = (
 )
 _PATHS = ("data.root", "data.classes", "data.cache", "model.pretrained", "loss.teacher", "run.out")
 
-_DOWNSAMPLERS: dict[str, Downsampler] = {
+DOWNSAMPLERS: dict[str, Downsampler] = {
     "joint": "density",
     "single": "density",
     "uniform": "none",
     "edge": "oracle",
     "edge_learned": "grid",
     "interpolation": "resizer",
+    "fixed": "fixed",
 }
 
 
@@ -167,6 +170,7 @@ def train(
     data = SceneData(config, dataset, split)
     config = data.config  # steps are known now
     spec = make_spec(config, dataset, split, data.largest_shape)
+    fixed_density = _fixed_density(config, spec, data) if checkpoint is None else None
     if device.type == "cpu":
         keep_freed_memory()
     with lightning_calm():
@@ -176,6 +180,7 @@ def train(
             spec,
             weights=weights,
             class_counts=data.class_counts,
+            fixed_density=fixed_density,
             teacher=_teacher(config),
         )
         _check_batch_norm(config, task.model, data.smallest_sample)
@@ -267,7 +272,7 @@ def make_spec(
 ) -> ModelSpec:
     """Return the model's description before it has any figures."""
     model = config.model
-    downsampler = _DOWNSAMPLERS[model.sampler]
+    downsampler = DOWNSAMPLERS[model.sampler]
     return ModelSpec(
         architecture=model.segmenter,
         in_channels=len(dataset.bands),
@@ -284,6 +289,9 @@ def make_spec(
         sampler=SAMPLERS_OF[downsampler][0],
         sample_mode=model.sample_mode,
         sizing=sizing_of(config),
+        density_kernel=model.density_kernel,
+        density_coords=model.density_coords,
+        density_context=model.density_context,
         density_temperature=model.temperature,
         edge_radius=model.edge_radius,
         resizer_blocks=model.resizer_blocks,
@@ -374,6 +382,16 @@ def _split(config: TrainConfig, dataset: LabelledDataset, run: Path, *, resume: 
     if gone:
         raise ConfigError(f"{path} names {listed(gone)}, not in {dataset.root} any more.")
     return split
+
+
+def _fixed_density(config: TrainConfig, spec: ModelSpec, data: SceneData) -> Tensor | None:
+    """The density that the training labels ask for on average, for the sampler that has one."""
+    if spec.downsampler != "fixed":
+        return None
+    weights = class_weights(config.loss.edge_weights, data.class_counts)
+    return measure_density(
+        data.train_windows, spec.low_res_size, spec.n_classes, config.loss, class_weights=weights
+    )
 
 
 def _teacher(config: TrainConfig) -> DeformSegmenter | None:

@@ -210,3 +210,48 @@ def test_edges_of_a_real_mask_hold_its_class_borders(shared_data: Path) -> None:
     near = dilated(border, 6)  # blur 4, filter 1, and the border drawn on one side
     assert edge[border].mean() > 0.3
     assert edge[~near].max() == 0
+
+
+def test_weights_count_each_class_on_its_own_side() -> None:
+    labels = np.random.default_rng(1).integers(0, 3, (8, 9))
+    weights = np.array([0.5, 0.0, 2.5])
+    tensor = torch.from_numpy(labels)[None]
+    # each class alone, by the definition: its positive part
+    parts = []
+    for c in range(3):
+        alone = torch.zeros(3)
+        alone[c] = 1
+        parts.append(dn.edge_target(tensor, 3, class_weights=alone)[0, 0].numpy())
+        by_definition = literal_edge_target(np.where(labels == c, 0, 1), 1, 1.0)
+        np.testing.assert_allclose(parts[c], by_definition, atol=1e-4)
+    found = dn.edge_target(tensor, 3, class_weights=torch.tensor(weights, dtype=torch.float32))
+    expected = sum(w * part for w, part in zip(weights, parts, strict=True))
+    np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-5)
+    ones = dn.edge_target(tensor, 3, class_weights=torch.ones(3))
+    assert torch.equal(ones, dn.edge_target(tensor, 3))
+
+
+def test_a_side_of_a_border_weighs_what_its_class_does() -> None:
+    plain = dn.edge_target(two_halves(), 2)[0, 0]
+    found = dn.edge_target(two_halves(), 2, class_weights=torch.tensor([1.0, 3.0]))[0, 0]
+    torch.testing.assert_close(found[:, :10], plain[:, :10])
+    torch.testing.assert_close(found[:, 10:], 3 * plain[:, 10:])
+
+
+def test_weights_of_other_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"class_weights must be \(2,\), got \(3,\)"):
+        dn.edge_target(two_halves(), 2, class_weights=torch.ones(3))
+
+
+def test_resizing_keeps_the_sum_and_the_place() -> None:
+    density = dn.normalise(torch.rand(2, 1, 6, 8))
+    assert dn.resize_density(density, (6, 8)) is density
+    for size in ((12, 16), (3, 4), (5, 11), (1, 1)):
+        fitted = dn.resize_density(density, size)
+        assert fitted.shape == (2, 1, *size)
+        assert fitted.min() > 0
+        torch.testing.assert_close(fitted.sum((1, 2, 3)), torch.ones(2))
+    ramp = dn.normalise(torch.arange(1.0, 9).expand(1, 1, 6, 8))
+    halved = dn.resize_density(ramp, (6, 4))  # each in the middle of two: their mean
+    pairs = ramp.view(1, 1, 6, 4, 2).sum(-1)
+    torch.testing.assert_close(halved, pairs)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodeform.deform.grid import uniform_grid
+from geodeform.deform.grid import GridKernel, density_to_grid, uniform_grid
 from geodeform.deform.sample import area_downsample, sample_image
 from geodeform.errors import ConfigError
 from geodeform.models import deform_segmenter
@@ -159,3 +159,48 @@ def test_training_is_never_split(
         model.segment(torch.randn(4, 3, 32, 32))
     model.eval().segment(torch.randn(4, 3, 32, 32))
     assert sizes == [4, 4]
+
+
+def test_training_may_take_another_kernel(model: DeformSegmenter, image: torch.Tensor) -> None:
+    wide = GridKernel(5.0)
+    sharp = torch.rand(2, 1, 12, 16) ** 8
+    assert torch.equal(model.grid(sharp, (32, 48), wide), density_to_grid(sharp, (32, 48), wide))
+    assert not torch.equal(model.grid(sharp, (32, 48), wide), model.grid(sharp, (32, 48)))
+    with torch.no_grad():
+        usual, other = model(image), model(image, kernel=wide)
+    assert torch.equal(other.density, usual.density)
+    assert torch.equal(other.grid, model.grid(usual.density, (32, 48), wide))
+    assert not torch.equal(other.grid, usual.grid)
+    labels = torch.zeros(2, 96, 128, dtype=torch.uint8)
+    labels[:, :, 40:] = 1
+    placed = model.place_by_labels(labels, (12, 16), (32, 48), wide)
+    assert torch.equal(placed.grid, model.grid(placed.density, (32, 48), wide))
+    assert model.kernel.sigma == 2.0
+
+
+def test_the_spec_builds_its_density_net(spec: ModelSpec) -> None:
+    net = DeformSegmenter(
+        replace(spec, density_kernel=5, density_coords=True, density_context=3)
+    ).density_net
+    shapes = [tuple(p.shape) for p in net.parameters() if p.ndim == 4]
+    assert shapes == [
+        *((24, 5, 5, 5), (24, 24, 5, 5)),
+        *((24, 24, 3, 3),) * 3,
+        *((3, 24, 5, 5), (1, 3, 1, 1)),
+    ]
+
+
+def test_a_fixed_density_samples_every_window_alike(spec: ModelSpec, image: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = DeformSegmenter(replace(spec, downsampler="fixed")).eval()
+    assert model.spec.samplers == ("learned", "uniform")
+    ramp = torch.arange(1.0, 17).expand(1, 1, 12, 16)
+    model.density_net.density.copy_(ramp / ramp.sum())
+    with torch.no_grad():
+        found, even = model(image), model(image, sampler="uniform")
+    assert torch.equal(found.density, (ramp / ramp.sum()).expand(2, -1, -1, -1))
+    assert torch.equal(found.grid[0], found.grid[1])
+    expected = sample_image(image, model.grid(found.density, (32, 48)), mode="area")
+    assert torch.equal(found.sampled, expected)
+    assert float(found.grid[..., 0].mean()) > 0.05  # to the right, where the ramp is high
+    assert torch.equal(even.grid, uniform_grid(2, (32, 48)))

@@ -31,6 +31,7 @@ from geodeform.deform.sample import sample_image
 from geodeform.errors import ConfigError, GeodeformError, OutputError
 from geodeform.models import export
 from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.models.density_net import FixedDensity
 from geodeform.models.export import ExportReport, export_model
 from geodeform.models.model_file import METADATA_KEY, load_model
 from geodeform.models.segmenters import Segmenter
@@ -78,6 +79,9 @@ def variant(packaged: DeformSegmenter) -> Callable[..., DeformSegmenter]:
             model.segmenter = Segmenter(nn.Sequential(*layers), divisor=8)
         if model.grid_net is not None:  # untrained it would move nothing
             nn.init.normal_(model.grid_net.head.weight, std=0.3)
+        if isinstance(model.density_net, FixedDensity):  # uniform it would move nothing
+            columns = torch.arange(1.0, LOW_RES[1] + 1).expand(1, 1, *LOW_RES)
+            model.density_net.density.copy_(columns / columns.sum())
         with torch.no_grad():  # running statistics as after some training, not 0 and 1
             for name, part in model.named_children():
                 if not any(key.startswith(f"{name}.") for key in state) or not tiny:
@@ -243,6 +247,8 @@ CASES: dict[str, dict[str, Any]] = {
     "density, bilinear": {"sample_mode": "bilinear"},
     "folding": SHARP,
     "folding and leaving": SHARP | {"kernel_padding": "replicate"},
+    "further": {"density_kernel": 5, "density_coords": True, "density_context": 2},
+    "fixed": {"downsampler": "fixed"},
     "grid": {"downsampler": "grid"},
     "resizer": {"downsampler": "resizer", "sampler": "interpolation", "resizer_blocks": 2},
 }
@@ -251,7 +257,10 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "suffix"),
-    [*((case, ".onnx") for case in CASES), ("folding", ".pt2"), ("grid", ".pt2")],
+    [
+        *((case, ".onnx") for case in CASES),
+        *((case, ".pt2") for case in ("folding", "further", "fixed", "grid")),
+    ],
 )
 def test_every_sampler(
     variant: Callable[..., DeformSegmenter],
@@ -531,3 +540,16 @@ def test_exporting_warns_of_nothing_and_leaves_the_caches_sound(
     for found, expected in zip(answers(model, windows), before, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert report.differences["probabilities"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_fixed_density_is_fitted_to_other_windows(
+    variant: Callable[..., DeformSegmenter], windows: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    model = variant(downsampler="fixed")
+    images = windows[:2, :, :130]
+    report = export_model(model, tmp_path / "model.pt2", window=(130, 250), check=images)
+    assert report.low_res[0] < LOW_RES[0]
+    density = open_file(tmp_path / "model.pt2")(images)[2]
+    assert density.shape == (2, 1, *report.low_res)
+    expected = np.arange(1.0, LOW_RES[1] + 1) / np.arange(1.0, LOW_RES[1] + 1).sum()
+    np.testing.assert_allclose(density[1, 0].sum(0), expected, rtol=1e-4)

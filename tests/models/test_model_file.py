@@ -9,6 +9,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,46 @@ def test_tensors_missing_strange_misshapen_or_not_finite(saved: Path, tmp_path: 
         ({name: torch.zeros(2, dtype=torch.int32)}, "torch.int32"),
     ):
         check_refused(rewrite(saved, path, tensors=change), message, spec_too=False)
+
+
+OPTIONS = ("density_kernel", "density_coords", "density_context")
+
+
+def test_a_file_from_before_the_density_nets_options_is_read_alike(
+    model: DeformSegmenter, saved: Path, tmp_path: Path
+) -> None:
+    with safetensors.safe_open(saved, framework="pt") as file:
+        written = json.loads(file.metadata()[METADATA_KEY])
+    old = tmp_path / "old.safetensors"
+    meta = {METADATA_KEY: json.dumps({k: v for k, v in written.items() if k not in OPTIONS})}
+    safetensors.torch.save_file(safetensors.torch.load_file(saved), old, metadata=meta)
+    assert read_spec(old) == read_spec(saved)
+    assert torch.equal(logits(load_model(old)), logits(model))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"downsampler": "fixed"},
+        {"density_kernel": 5, "density_coords": True, "density_context": 2},
+    ],
+    ids=["fixed", "net"],
+)
+def test_other_densities_come_back(
+    model: DeformSegmenter, tmp_path: Path, changes: dict[str, Any], half: bool
+) -> None:
+    torch.manual_seed(0)
+    other = DeformSegmenter(replace(model.spec, **changes)).eval()
+    if other.spec.downsampler == "fixed":
+        # beyond float16's smallest normal number, where it has few digits
+        other.density_net.density.copy_(torch.rand(1, 1, 12, 16) * 1e-6)
+    loaded = load_model(save_model(other, tmp_path / "other.safetensors", half=half))
+    assert replace(loaded.spec, geodeform_version="") == other.spec
+    view = torch.randn(2, 3, 12, 16)
+    with torch.no_grad():
+        expected, found = other.density(view), loaded.density(view)
+    if half and other.spec.downsampler == "density":
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+    else:
+        assert torch.equal(found, expected)

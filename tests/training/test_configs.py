@@ -58,7 +58,11 @@ BASES = {
     "pca-histo/base.yaml": "pca-histo/joint_80x800.yaml",
 }
 SMALL = ("camvid.yaml", "dubai.yaml")
-ALL = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+ALL = sorted(
+    path.relative_to(CONFIGS).as_posix()
+    for path in CONFIGS.rglob("*.yaml")
+    if path.parent.name != "compare"  # experiments, see tests/evaluation/test_experiment.py
+)
 
 # Full width at half maximum of the paper's kernel, and the rows of the density that it is for.
 PAPERS_WIDTH = {"deepglobe": (25, 100), "cityscapes": (15, 96), "pca-histo": (25, 100)}

@@ -565,3 +565,39 @@ def test_the_oracle_samples_real_scenes_densely_at_their_edges(shared_data, radi
         x, y = grid_to_pixels(grid[0].numpy(), (80, 80)).reshape(-1, 2).T
         shares.append(edges[np.clip(y, 0, 79).astype(int), np.clip(x, 0, 79).astype(int)].mean())
     assert shares[0] > 1.1 * shares[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.75])
+def test_the_edge_loss_counts_classes_as_it_is_told(share):
+    labels = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    labels[:, :, 20:] = 1
+    labels[:, :9, :9] = 2
+    weights = torch.tensor([0.2, 0.3, 2.5])
+    density = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) + 0.1
+    density = density / density.sum((1, 2, 3), keepdim=True)
+    loss = DeformLoss(3, gamma=1.0, edge_share=share, edge_class_weights=weights)
+    found = loss(prediction(density, (8, 8)), labels, edge=True).edge
+    target = edge_target(labels, 3, class_weights=weights)
+    expected = edge_divergence(density, target, share) if share else edge_loss(density, target)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    plain = DeformLoss(3, gamma=1.0, edge_share=share)(
+        prediction(density, (8, 8)), labels, edge=True
+    )
+    assert found.item() != pytest.approx(plain.edge.item(), rel=1e-3)
+    assert "edge_class_weights" not in loss.state_dict()
+
+
+def test_a_steps_gamma_counts_instead_of_the_recipes():
+    labels = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    labels[:, :, 11:] = 1
+    logits = torch.randn(1, 64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    predicted = prediction(logits.softmax(1).view(1, 1, 8, 8), (8, 8))
+    loss = DeformLoss(2, gamma=50.0)
+    parts = loss(predicted, labels, edge=True, gamma=7.0)
+    assert parts.total.item() == pytest.approx(
+        parts.segmentation.item() + 7 * parts.edge.item(), rel=1e-5
+    )
+    # a weight of 0 for a step keeps the way of the gradient
+    none = loss(predicted, labels, edge=True, gamma=0.0)
+    assert none.edge is not None
+    assert none.total.item() == pytest.approx(parts.segmentation.item())

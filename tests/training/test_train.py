@@ -36,11 +36,13 @@ from geodeform.errors import (
     ModelFileError,
     OutputError,
 )
+from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model, read_spec, save_model
 from geodeform.training.cache import SceneCache
 from geodeform.training.callbacks import TrainStatus
 from geodeform.training.data import SceneData
 from geodeform.training.datasets.dubai import DubaiScenes
+from geodeform.training.fixed_density import measure_density
 from geodeform.training.losses import DeformLoss
 from geodeform.training.panels import thinned
 from geodeform.training.task import GeodeformTask, class_weights, learning_rate_factor
@@ -328,7 +330,7 @@ def test_a_loss_that_is_not_finite_saves_its_batch(config, monkeypatch, sampler,
     path = Path(config.run.out) / "nonfinite_step2_rank0.pt"
     assert f"The batch is saved in {path}." in str(caught.value)
     saved = torch.load(path, weights_only=True)
-    assert_same_batch(saved, scene_data(config)._windows[2])
+    assert_same_batch(saved, scene_data(config).train_windows[2])
     # what was learned before is sound
     state = torch.load(Path(config.run.out) / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
@@ -366,7 +368,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(config, monkeyp
         train(config.merged({"optim.clip": 1.0}))
     path = Path(config.run.out) / "nonfinite_step0_rank0.pt"
     assert str(path) in str(caught.value)
-    assert_same_batch(torch.load(path, weights_only=True), scene_data(config)._windows[0])
+    assert_same_batch(torch.load(path, weights_only=True), scene_data(config).train_windows[0])
     assert len(before) == 1
 
 
@@ -877,6 +879,8 @@ BASELINES = {
     "interpolation": {"model.sampler": "interpolation", "model.resizer_filters": 4},
     "dice": {"loss.kind": "dice"},
     "bilinear": {"model.sample_mode": "bilinear"},
+    "fixed": {"model.sampler": "fixed"},
+    "further": {"model.density_coords": True, "model.density_context": 2},
 }
 
 
@@ -885,10 +889,10 @@ def test_every_way_to_train_makes_a_model_that_maps_a_scene(config, scene, tmp_p
     config = config.merged({"optim.steps": 3, "run.val_every": 3, "model.sizes": [32]})
     first = config.merged({**BASELINES[name], "optim.lr": 1e-12, "run.out": str(tmp_path / "0")})
     before, result = train(first), train(config.merged(BASELINES[name]))
-    # every part learns
+    # every part learns, but a density that is fixed
     untrained, trained = weights_of(before.model), weights_of(result.model)
     assert untrained.keys() == trained.keys()
-    for part in {key.split(".")[0] for key in trained}:
+    for part in {key.split(".")[0] for key in trained if key != "density_net.density"}:
         assert any(
             not torch.equal(untrained[key], value)
             for key, value in trained.items()
@@ -916,3 +920,117 @@ def test_every_way_to_train_makes_a_model_that_maps_a_scene(config, scene, tmp_p
     wrong = {"interpolation": "learned"}.get(name, "interpolation")
     with pytest.raises(ConfigError, match=f"trained without {wrong} sampling"):
         geodeform.segment_scene(scene, model=result.model, sampler=wrong)
+
+
+# --- what changes in the course of a training, and the fixed density ------------------------------
+
+SCHEDULED = {
+    "loss.gamma": 8.0,
+    "loss.gamma_end": 1.0,
+    "model.sigma": 2.0,
+    "model.sigma_start": 6.0,
+    "model.uniform_share": 0.0,
+    "loss.edge_weights": "inverse",
+}
+
+
+def test_a_steps_gamma_and_kernel_are_what_the_loss_and_the_grid_get(config):
+    config = config.merged(SCHEDULED)
+    gammas, sigmas, validated = [], [], []
+    loss, forward = DeformLoss.forward, DeformSegmenter.forward
+
+    def watched_loss(self, *args, gamma=None, **kwargs):
+        gammas.append(gamma)
+        return loss(self, *args, gamma=gamma, **kwargs)
+
+    def watched_forward(self, *args, kernel=None, **kwargs):
+        (sigmas if self.training else validated).append((kernel or self.kernel).sigma)
+        return forward(self, *args, kernel=kernel, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeformLoss, "forward", watched_loss)
+        patch.setattr(DeformSegmenter, "forward", watched_forward)
+        result = train(config)
+    assert gammas == pytest.approx([8, 7, 6, 5, 4, 3, 2, 1])
+    # of 16 stages, every second one
+    assert sigmas == pytest.approx([6 * (1 / 3) ** (stage / 15) for stage in range(0, 16, 2)])
+    assert set(validated) == {2.0}
+    assert len(validated) > 3
+    assert read_spec(result.model).kernel_sigma == 2.0
+
+
+def test_schedules_change_the_training_and_a_resumed_run_is_on_time(config, tmp_path):
+    config = config.merged(SCHEDULED)
+    whole = train(config)
+    train_until(config.merged({"run.out": str(tmp_path / "half")}), 5)
+    resumed = train(load_run(tmp_path / "half"), resume=True)
+    assert same_weights(whole.model, resumed.model)
+    assert resumed.metrics == whole.metrics
+    for key, value in (
+        ("loss.gamma_end", None),
+        ("model.sigma_start", None),
+        ("loss.edge_weights", "none"),
+    ):
+        other = train(config.merged({key: value, "run.out": str(tmp_path / key)}))
+        assert not same_weights(whole.model, other.model), key
+
+
+def test_steps_that_are_worked_off_in_parts_are_counted_as_steps(config):
+    config = config.merged({**SCHEDULED, "optim.accumulate": 2, "model.sampler": "edge_learned"})
+    gammas = []
+    original = DeformLoss.forward
+
+    def watched(self, *args, gamma=None, **kwargs):
+        gammas.append(gamma)
+        return original(self, *args, gamma=gamma, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeformLoss, "forward", watched)
+        train(config.merged({"optim.steps": 4}))
+    assert gammas == pytest.approx([8, 8, 17 / 3, 17 / 3, 10 / 3, 10 / 3, 1, 1])
+
+
+@pytest.fixture
+def fixed(config):
+    changes = {"model.sampler": "fixed", "data.flips": "none", "optim.clip": 1.0}
+    return config.merged(changes)
+
+
+def test_a_fixed_density_is_measured_trained_with_and_kept(fixed, tmp_path):
+    result = train(fixed)
+    data = scene_data(fixed)
+    expected = measure_density(data.train_windows, (16, 16), 5, fixed.loss, class_weights=None)
+    model = load_model(result.model)
+    assert torch.equal(model.density_net.density, expected)
+    assert float(expected.std()) > 1e-4
+    assert (model.spec.downsampler, model.spec.samplers) == ("fixed", ("learned", "uniform"))
+    assert (result.sampler, result.default_sampler) == ("learned", "learned")
+    assert "uniform" not in model.spec.metrics  # it never trained so
+    assert not any(row.get("train_edge") for row in rows(result.run))
+    # another run of the same seed has the same one, and a resumed one does not measure again
+    again = fixed.merged({"run.out": str(tmp_path / "half")})
+    train_until(again, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geodeform.training.train.measure_density", None)
+        resumed = train(load_run(tmp_path / "half"), resume=True)
+    assert same_weights(result.model, resumed.model)
+    assert resumed.metrics == result.metrics
+
+
+def test_a_fixed_density_never_sees_held_out_labels(fixed, small_dubai, tmp_path):
+    root = tmp_path / "dubai"
+    shutil.copytree(small_dubai, root)
+    fixed = fixed.merged({"optim.steps": 1, "run.val_every": 1})
+    density = load_model(train(fixed).model).density_net.density
+    for path in (root / "Tile 7" / "masks").iterdir():
+        with Image.open(path) as mask:
+            other = Image.new("RGB", mask.size, mask.convert("RGB").getpixel((0, 0)))
+        other.save(path)
+    moved = fixed.merged({"data.root": str(root), "run.out": str(tmp_path / "other")})
+    assert torch.equal(load_model(train(moved).model).density_net.density, density)
+
+
+def test_the_command_knows_the_fixed_sampler(small_dubai, tmp_path):
+    recipe = resolved_by(["--sampler", "fixed"], small_dubai, tmp_path / "out")
+    assert recipe.model.sampler == "fixed"
+    assert recipe.model.uniform_part == 0

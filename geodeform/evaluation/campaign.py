@@ -1,0 +1,312 @@
+"""Campaign: do what an experiment asks for, each training and evaluation in a process of its own.
+
+Everything is kept in one folder, that several experiments can share::
+
+    FOLDER/networks/KEY/recipe.yaml           the resolved recipe, KEY is its hash
+                        /log.txt              what the commands said
+                        /model.safetensors    the network, when it is trained
+                        /val-learned-64x64.json   an evaluation, when it is done
+    FOLDER/times/NAME.json                    what the methods of the experiment NAME take
+    FOLDER/NAME/                              its report
+
+What is there is not done again; a training that was stopped goes on from its last checkpoint. Two
+campaigns on one folder wait for each other where they want the same network.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock
+
+from geodeform.config import TrainConfig
+from geodeform.evaluation.experiment import Entry, Experiment, Trial, shown_size
+from geodeform.evaluation.result import Evaluation, read_evaluation
+from geodeform.training.train import CONFIG_NAME, MODEL_NAME
+
+NETWORKS, TIMES = "networks", "times"
+_RECIPE, _LOG, _RUN = "recipe.yaml", "log.txt", "run"
+_SPARE = ("checkpoints", "logs")  # of a finished training: large, and of no more use
+
+
+@dataclass(frozen=True)
+class Work:
+    """One network: its training, then its evaluations, in one process after the other.
+
+    Attributes:
+        key: Of the training.
+        config: Its resolved recipe.
+        title: What it is called in messages.
+        trials: Evaluations.
+        folder: Where all of it is kept.
+    """
+
+    key: str
+    config: TrainConfig
+    title: str
+    trials: tuple[Trial, ...]
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """The trained network's file."""
+        return self.folder / MODEL_NAME
+
+    def result(self, trial: Trial) -> Path:
+        """File of an evaluation."""
+        return self.folder / trial.file_name
+
+    def open_trials(self) -> list[Trial]:
+        """Evaluations that are not done yet."""
+        return [trial for trial in self.trials if not self.result(trial).is_file()]
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.model.is_file() and not self.open_trials()
+
+    def commands(self, root: str | Path) -> list[list[str]]:
+        """The commands that are left, as a reader would type them."""
+        found = []
+        if not self.model.is_file():
+            found.append(_train_command(self, root))
+        return found + [_evaluate_command(self, trial, root) for trial in self.open_trials()]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that a campaign reports.
+
+    Attributes:
+        work: What it belongs to.
+        trial: The evaluation; None for the training.
+        seconds: It took.
+        finished: Networks that are done now, with their evaluations.
+        networks: Networks in all.
+        failure: What went wrong, "" where nothing did.
+    """
+
+    work: Work
+    trial: Trial | None
+    seconds: float
+    finished: int
+    networks: int
+    failure: str = ""
+
+
+Report = Callable[[Done], None]
+
+
+def plan_campaign(experiment: Experiment, folder: Path) -> list[Work]:
+    """Return everything that an experiment needs, done or not, network by network.
+
+    Args:
+        experiment: With its folds filled in.
+        folder: Of the campaign.
+    """
+    configs = experiment.trainings()
+    titles: dict[str, str] = {}
+    trials: dict[str, dict[str, Trial]] = {key: {} for key in configs}
+    for entry in experiment.entries():
+        key = entry.trial.training
+        titles.setdefault(key, _title(experiment, entry))
+        trials[key].setdefault(entry.trial.file_name, entry.trial)
+    return [
+        Work(key, config, titles[key], tuple(trials[key].values()), folder / NETWORKS / key)
+        for key, config in configs.items()
+    ]
+
+
+def run_campaign(
+    works: Sequence[Work],
+    root: str | Path,
+    *,
+    processes: int = 1,
+    devices: Sequence[str] = ("auto",),
+    report: Report | None = None,
+) -> list[str]:
+    """Train and evaluate what is not there yet.
+
+    Args:
+        works: See :func:`plan_campaign`.
+        root: The dataset's folder.
+        processes: How many networks are worked on at a time.
+        devices: As ``--device`` takes them; processes take turns on several.
+        report: Called after each step, from one thread at a time.
+
+    Returns:
+        What failed, a sentence each; everything else was done all the same.
+    """
+    campaign = _Campaign(list(works), Path(root), report)
+    slots: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for index in range(processes):
+        slots.put(devices[index % len(devices)])
+    environment = dict(os.environ)
+    # else each process takes all cores, and they wait for each other
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+
+    def one(work: Work) -> None:
+        device = slots.get()
+        try:
+            campaign.work_off(work, device, environment)
+        finally:
+            slots.put(device)
+
+    with ThreadPoolExecutor(processes) as pool:
+        futures = [pool.submit(one, work) for work in works if not work.is_done()]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            campaign.stop()
+            raise
+    return campaign.failures
+
+
+def read_results(works: Sequence[Work], entries: Sequence[Entry]) -> dict[Entry, Evaluation]:
+    """Read the evaluations that are there.
+
+    Raises:
+        ConfigError: If a file is damaged or of another version.
+    """
+    folders = {work.key: work for work in works}
+    found: dict[Path, Evaluation] = {}
+    results = {}
+    for entry in entries:
+        path = folders[entry.trial.training].result(entry.trial)
+        if path not in found and path.is_file():
+            found[path] = read_evaluation(path)
+        if path in found:
+            results[entry] = found[path]
+    return results
+
+
+@dataclass
+class _Campaign:
+    """What the threads of a campaign share."""
+
+    works: list[Work]
+    root: Path
+    report: Report | None
+    failures: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _stopped: bool = False
+
+    def work_off(self, work: Work, device: str, environment: dict[str, str]) -> None:
+        """Train a network and evaluate it, as far as that is not done."""
+        work.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(work.folder.with_suffix(".lock")):
+            if not work.model.is_file():
+                (work.folder / _RECIPE).write_text(work.config.to_yaml(), encoding="utf-8")
+                command = _train_command(work, self.root, device)
+                if not self._run(work, None, command, environment):
+                    return
+                _keep_model(work)
+            for trial in work.open_trials():
+                command = _evaluate_command(work, trial, self.root, device)
+                self._run(work, trial, command, environment)
+
+    def stop(self) -> None:
+        """End the processes: a training keeps its last checkpoint."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+    def _run(
+        self, work: Work, trial: Trial | None, command: list[str], environment: dict[str, str]
+    ) -> bool:
+        began = time.monotonic()
+        log = work.folder / _LOG
+        with log.open("ab") as file:
+            file.write(f"$ geodeform {' '.join(command)}\n".encode())
+            file.flush()
+            with self._lock:
+                if self._stopped:
+                    return False
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "geodeform", *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
+                self._running.append(process)
+            code = process.wait()
+        failure = ""
+        with self._lock:
+            self._running.remove(process)
+            if code != 0 and not self._stopped:
+                failure = f"{work.title}: {_last_line(log)} (all of it in {log})"
+                self.failures.append(failure)
+            if self.report is not None and not self._stopped:
+                finished = sum(one.is_done() for one in self.works)
+                seconds = time.monotonic() - began
+                self.report(Done(work, trial, seconds, finished, len(self.works), failure))
+        return code == 0
+
+
+def _train_command(work: Work, root: str | Path, device: str | None = None) -> list[str]:
+    run = work.folder / _RUN
+    if (run / CONFIG_NAME).is_file():
+        command = ["train", "--resume", str(run), "--root", str(root)]
+    else:
+        recipe = str(work.folder / _RECIPE)
+        command = ["train", "--config", recipe, "--root", str(root), "-o", str(run), "--overwrite"]
+    return command + ([] if device is None else ["--device", device])
+
+
+def _evaluate_command(
+    work: Work, trial: Trial, root: str | Path, device: str | None = None
+) -> list[str]:
+    command = ["evaluate", "-m", str(work.model), "--dataset", work.config.data.dataset]
+    command += ["--root", str(root), "--split", trial.split]
+    command += ["--sampler", trial.sampler]
+    if trial.budget is not None:
+        command += ["--budget", shown_size(trial.budget)]
+    command += ["-o", str(work.result(trial)), "--overwrite"]
+    if work.config.data.classes is not None:
+        command += ["--set", f"data.classes={work.config.data.classes}"]
+    command += ["--set", f"data.cache={work.config.data.cache}"]
+    return command + ([] if device is None else ["--device", device])
+
+
+def _keep_model(work: Work) -> None:
+    """Move the network out of its run, last, so that where it is the training is finished."""
+    run = work.folder / _RUN
+    for name in _SPARE:
+        shutil.rmtree(run / name, ignore_errors=True)
+    (run / MODEL_NAME).replace(work.model)
+
+
+def _title(experiment: Experiment, entry: Entry) -> str:
+    """What a network is called: of which method, seed and part."""
+    method = experiment.methods[entry.method]
+    if method.network_of is not None:
+        method = experiment.methods[method.network_of]
+    parts = [f"{method.study}: {method.title}" if method.study else method.title]
+    if experiment.networks == "own" and entry.budget is not None:
+        parts.append(f"at {shown_size(entry.budget)}")
+    if entry.fold:
+        parts.append(f"without {', '.join(entry.fold)}")
+    return f"{', '.join(parts)}, seed {entry.seed}"
+
+
+def _last_line(log: Path) -> str:
+    """What a command said last."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("Error: ").rstrip(".") if lines else "it said nothing"

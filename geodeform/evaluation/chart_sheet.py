@@ -1,0 +1,384 @@
+"""Pages of charts that are laid out in inches, and what is drawn on their axes.
+
+So no text depends on a guess by the backend: widths of words are measured before anything is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import FixedLocator, LogLocator
+from numpy.typing import NDArray
+
+from geodeform.evaluation.chart_shown import Look
+from geodeform.evaluation.comparison import Difference, Summary
+
+WIDTH = 7.0
+"""Of a page, inches."""
+
+EDGE = 0.06
+"""Free at the edge of a page, inches."""
+
+LEFT = 0.5
+"""For the numbers and the name of a vertical axis, inches."""
+
+BELOW = 0.42
+"""For those of a horizontal one, inches."""
+
+ABOVE = 0.24
+"""For a title, inches."""
+
+NAMES = 1.62
+"""Width of the methods' names, at most, inches."""
+
+LEADER = 0.3
+"""From an axis to the names at its right, inches."""
+
+ACROSS = 3
+"""Axes side by side, at most."""
+
+SMALL = 7.0
+"""Size of all text but titles, points."""
+
+GREY = "#606060"
+"""Of lines that figures are read against."""
+
+PALE = "#E6E6E6"
+"""Of lines that part."""
+
+_LINE = 0.122  # a line of text, inches
+_TITLE = 8.0  # points
+
+
+class Sheet:
+    """A figure that is laid out in inches from its top left corner.
+
+    Args:
+        height: Of the page; it is :data:`WIDTH` wide.
+    """
+
+    def __init__(self, height: float) -> None:
+        self.figure = Figure(figsize=(WIDTH, height), dpi=150)
+        self._height = height
+
+    def axes(
+        self, left: float, top: float, width: float, height: float, title: str, unit: str
+    ) -> Axes:
+        """Axes with a title and the name of the horizontal axis."""
+        axes = self.figure.add_axes(
+            (
+                left / WIDTH,
+                1 - (top + height) / self._height,
+                width / WIDTH,
+                height / self._height,
+            )
+        )
+        axes.set_title(title, fontsize=_TITLE, loc="left", pad=4, weight="bold")
+        axes.set_xlabel(unit, fontsize=SMALL, labelpad=2)
+        axes.tick_params(labelsize=SMALL, length=2.5, pad=2, width=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_linewidth(0.6)
+        return axes
+
+    def legend(self, handles: Sequence[Line2D | Patch], top: float) -> None:
+        """A legend across the page."""
+        self.figure.legend(
+            handles=list(handles), loc="upper center", bbox_to_anchor=(0.5, 1 - top / self._height),
+            ncols=_legend_columns(handles), fontsize=SMALL, frameon=False, borderpad=0.2,
+            columnspacing=1.6, handlelength=2.2, labelspacing=0.35,
+        )  # fmt: skip
+
+    def name_ends(
+        self, axes: Axes, height: float, ends: Sequence[tuple[Look, float, float]]
+    ) -> None:
+        """Name lines at the right of their axes, each beside its end as far as there is room.
+
+        Args:
+            axes: With limits that stay.
+            height: Of the axes, inches.
+            ends: Method, x and y of its line's last point.
+        """
+        width = axes.get_position().width * WIDTH
+        labels = [wrapped(look.title, NAMES) for look, *_ in ends]
+        points = [
+            axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+            for _, x, y in ends
+        ]
+        heights = [text_height(label) + 0.02 for label in labels]
+        middles = _spread_out([float(y) * height for _, y in points], heights, height)
+        for (look, *_), label, (x, y), middle in zip(ends, labels, points, middles, strict=True):
+            at, edge = 1 + 0.2 / width, middle / height
+            self.figure.add_artist(
+                Line2D(
+                    [x, 1 + 0.03 / width, at], [y, y, edge], transform=axes.transAxes,
+                    color=look.colour, linewidth=0.5, alpha=0.7, linestyle=":",
+                )
+            )  # fmt: skip
+            style = {**look.mark, "linestyle": "none"}
+            self.figure.add_artist(Line2D([at], [edge], transform=axes.transAxes, **style))
+            axes.text(
+                1 + LEADER / width, edge, label, transform=axes.transAxes, fontsize=SMALL,
+                va="center", ha="left", linespacing=1.1,
+            )  # fmt: skip
+
+
+class Grid:
+    """Where n axes of one height lie, in rows from the left.
+
+    Args:
+        n: How many.
+        left: Left of the first column.
+        height: Of the axes.
+        right: Free at the right.
+        gap: Between columns.
+        across: Columns, at most.
+        most: Width of the axes, at most.
+
+    Attributes:
+        bottom: Of the last row, with its horizontal axis.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        left: float,
+        height: float,
+        right: float = EDGE + 0.05,
+        *,
+        gap: float = 0.14,
+        across: int = ACROSS,
+        most: float = WIDTH,
+    ) -> None:
+        # six are two rows of three, four are two of two
+        rows = math.ceil(n / across)
+        self._columns = math.ceil(n / rows)
+        self._left, self._gap, self._step = left, gap, ABOVE + height + BELOW
+        self._width = min(most, (WIDTH - left - right - (self._columns - 1) * gap) / self._columns)
+        self.bottom = rows * self._step
+
+    def place(self, index: int) -> tuple[float, float, float]:
+        """Left, top and width of axes."""
+        row, column = divmod(index, self._columns)
+        left = self._left + column * (self._width + self._gap)
+        return left, ABOVE + row * self._step, self._width
+
+    def first(self, index: int) -> bool:
+        """Whether axes are the first of their row."""
+        return index % self._columns == 0
+
+
+# --- marks -------------------------------------------------------------------------------------
+
+
+def draw_points(
+    axes: Axes,
+    x: Sequence[float] | NDArray[np.floating[Any]],
+    values: Sequence[Summary],
+    look: Look,
+    *,
+    scale: float = 100,
+    across: bool = False,
+    over: dict[str, Any] | None = None,
+) -> None:
+    """Draw means, with ± std where there are seeds.
+
+    Args:
+        axes: Where to draw.
+        x: Places of the values.
+        values: What is drawn.
+        look: Of the method.
+        scale: Factor of the values.
+        across: Values lie on the horizontal axis, and no line joins them.
+        over: Properties in place of the look's.
+    """
+    means = [scale * value.mean for value in values]
+    stds = np.array([scale * value.std for value in values])
+    spread = None if np.isnan(stds).all() else stds
+    style = {**look.mark, "label": look.title, "elinewidth": 0.7, **(over or {})}
+    if across:
+        axes.errorbar(means, x, xerr=spread, **{**style, "linestyle": "none"})
+    else:
+        axes.errorbar(x, means, yerr=spread, **style)
+
+
+def draw_interval(axes: Axes, difference: Difference, at: float, style: dict[str, Any]) -> None:
+    """Draw a mean and its interval on a row; an interval need not hold the mean over seeds.
+
+    Args:
+        axes: In points.
+        difference: What is drawn.
+        at: The row.
+        style: Of a line with marks, with ``label``.
+    """
+    axes.hlines(
+        at, 100 * difference.low, 100 * difference.high, color=style["color"],
+        linewidth=style["linewidth"], linestyle=style["linestyle"], alpha=style.get("alpha"),
+        label=f"_{style['label']}",
+    )  # fmt: skip
+    axes.plot(100 * difference.mean, at, **{**style, "linestyle": "none"})
+
+
+def write_beside(axes: Axes, row: float, words: str) -> None:
+    """Write at the right of the axes, on a row."""
+    axes.annotate(
+        words, (1, row), xycoords=axes.get_yaxis_transform(), xytext=(5, 0),
+        textcoords="offset points", fontsize=SMALL, va="center", ha="left",
+    )  # fmt: skip
+
+
+# --- axes --------------------------------------------------------------------------------------
+
+
+def name_rows(axes: Axes, labels: Sequence[str], *, named: bool = True) -> None:
+    """Rows from above, with their names at the left or without."""
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    names = list(labels) if named else [""] * len(labels)
+    axes.set_yticks(range(len(labels)), names, linespacing=1.1)
+    axes.tick_params(axis="y", length=0, pad=3)
+
+
+def pale_grid(axes: Axes, axis: Literal["both", "x", "y"]) -> None:
+    """Lines at the ticks, behind all else."""
+    axes.grid(axis=axis, color=PALE, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def limit_y(axes: Axes, values: Iterable[Summary]) -> None:
+    """A vertical axis that holds all means and whiskers, in %."""
+    spans = [(100 * v.mean, 100 * float(np.nan_to_num(v.std))) for v in values]
+    low, high = min(m - s for m, s in spans), max(m + s for m, s in spans)
+    margin = max(0.06 * (high - low), 0.2)
+    axes.set_ylim(low - margin, high + margin)
+    pale_grid(axes, "y")
+
+
+def fixed_ticks(axes: Axes, names: dict[float, str], width: float) -> None:
+    """Ticks at values, named in this order as far as an axis of a width in inches has room."""
+    low, high = axes.get_xlim()
+    scale = np.log if axes.get_xscale() == "log" else np.asarray
+    a, b = float(scale(low)), float(scale(high))
+    kept: dict[float, str] = {}
+    taken: list[tuple[float, float]] = []
+    for value, name in names.items():
+        at, half = (float(scale(value)) - a) / (b - a) * width, text_width(name) / 2 + 0.03
+        if all(at + half <= left or at - half >= right for left, right in taken):
+            kept[value] = name
+            taken.append((at - half, at + half))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(names)))
+    axes.xaxis.set_major_formatter(lambda value, _: kept.get(value, ""))
+    axes.minorticks_off()
+
+
+def log_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """Few numbers on a logarithmic axis."""
+    wide = max(values) / min(values) > 30
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
+
+
+def ratio_ticks(axes: Axes, width: float) -> None:
+    """Ticks of ratios, the same on both sides of 1, on an axis of a width in inches."""
+    low, high = axes.get_xlim()
+    steps = (1.1, 1.25, 1.5) if high < 2.1 else (2.0, 4.0, 10.0, 20.0, 50.0, 100.0)
+    # few enough to be named: those with a third of an inch between them
+    above, last = [], 0.0
+    for step in steps:
+        if step < high and math.log(step) - last > 2 * math.log(high) * 0.33 / width:
+            above.append(step)
+            last = math.log(step)
+    values = [1.0, *above, *(1 / step for step in above)]
+    fixed_ticks(
+        axes,
+        {value: f"{value:.2f}".rstrip("0").rstrip(".") for value in values if value > low},
+        width,
+    )
+
+
+# --- room for words ----------------------------------------------------------------------------
+
+
+def names_width(labels: Iterable[str]) -> float:
+    """Room for names at the left of axes, inches."""
+    return max(map(text_width, labels)) + 0.18
+
+
+def names_height(looks: Sequence[Look]) -> float:
+    """Height of all names under each other, inches."""
+    return sum(text_height(wrapped(look.title, NAMES)) + 0.02 for look in looks)
+
+
+def legend_height(handles: Sequence[Line2D | Patch]) -> float:
+    """Room for a legend across the page, inches."""
+    return 0.145 * math.ceil(len(handles) / _legend_columns(handles)) + 0.1
+
+
+def _legend_columns(handles: Sequence[Line2D | Patch]) -> int:
+    widest = max(text_width(str(handle.get_label())) for handle in handles)
+    return max(1, min(len(handles), int((WIDTH - 0.2) / (widest + 0.5))))
+
+
+def _spread_out(wanted: Sequence[float], heights: Sequence[float], room: float) -> list[float]:
+    """Middles of labels that do not overlap, as near to where they are wanted as can be.
+
+    Least squares by pooling adjacent violators; labels that still stick out are pushed inside.
+
+    Args:
+        wanted: Middles from below.
+        heights: Of the labels.
+        room: Middles keep half a label from 0 and from here, as far as all fit.
+    """
+    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
+    offsets, total = [], 0.0
+    for k in order:
+        offsets.append(total + heights[k] / 2)
+        total += heights[k]
+    # what is left to place: each label's bottom if those under it had no height
+    groups: list[list[float]] = []
+    for k, offset in zip(order, offsets, strict=True):
+        groups.append([wanted[k] - offset, 1.0])
+        while len(groups) > 1 and groups[-2][0] >= groups[-1][0]:
+            (a, n), (b, m) = groups[-2:]
+            groups[-2:] = [[(a * n + b * m) / (n + m), n + m]]
+    starts = [value for value, count in groups for _ in range(int(count))]
+    limit = max(0.0, room - total)
+    middles = [0.0] * len(wanted)
+    for k, offset, start in zip(order, offsets, starts, strict=True):
+        middles[k] = min(max(start, 0.0), limit) + offset
+    return middles
+
+
+def text_height(words: str) -> float:
+    """Height of small text in inches, of all its lines."""
+    return _LINE * (words.count("\n") + 1)
+
+
+@lru_cache(maxsize=4096)
+def text_width(words: str) -> float:
+    """Width of small text in inches, of its longest line."""
+    lines = [line for line in words.split("\n") if line.strip()]
+    return max(
+        (float(TextPath((0, 0), line, size=SMALL).get_extents().width) / 72 for line in lines),
+        default=0.0,
+    )
+
+
+@lru_cache(maxsize=1024)
+def wrapped(words: str, width: float) -> str:
+    """Break small text so that it is at most so many inches wide."""
+    lines = [words]
+    for characters in range(len(words), 3, -1):
+        lines = textwrap.wrap(words, characters)
+        if max(map(text_width, lines), default=0.0) <= width:
+            break
+    return "\n".join(lines)

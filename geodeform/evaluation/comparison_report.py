@@ -1,0 +1,575 @@
+"""Report of a comparison: one HTML page, one Markdown page with pictures, a CSV and a JSON file.
+
+Every sentence about results is computed here from the data. Nothing is called better or worse
+where its interval holds 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from geodeform.config import TrainConfig
+from geodeform.errors import OutputError
+from geodeform.evaluation.campaign import Work
+from geodeform.evaluation.comparison import (
+    LEVEL,
+    RESAMPLES,
+    Cell,
+    Comparison,
+    Difference,
+    paired_difference,
+)
+from geodeform.evaluation.comparison_data import results_csv, results_json
+from geodeform.evaluation.comparison_pages import (
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Paragraph,
+    Part,
+    Section,
+    Table,
+    html_page,
+    markdown_page,
+    png,
+)
+from geodeform.evaluation.comparison_tables import (
+    Findings,
+    baseline_table,
+    class_tables,
+    cost_table,
+    difference_table,
+    flattened,
+    fold_table,
+    interval,
+    maps_table,
+    methods_table,
+    miou_table,
+    others_table,
+    plain_value,
+    points,
+    share,
+    study_table,
+)
+from geodeform.evaluation.experiment import Entry, shown_size
+from geodeform.evaluation.panels import Panel
+from geodeform.evaluation.result import TOLERANCES, Evaluation
+from geodeform.evaluation.timing import ROUNDS
+from geodeform.geo.outputs import OutputSet
+from geodeform.training.datasets.base import listed
+from geodeform.training.datasets.registry import DATASETS
+
+PICTURES = "pictures"
+_LEVEL = f"{100 * LEVEL:.0f} %"
+
+_CHARTS_OF = {
+    "miou": ("Accuracy and cost", "mIoU at each budget"),
+    "maps": ("Intrinsic and full-resolution mIoU",),
+    "difference": ("Difference from the baseline",),
+    "classes": ("Gain by class", "Class frequency in the samples"),
+    "others": ("Accuracy near borders", "Confidence and accuracy"),
+}  # titles of geodeform.evaluation.charts, beside the tables that they belong to
+
+
+def write_comparison(
+    comparison: Comparison,
+    results: Mapping[Entry, Evaluation],
+    folder: Path,
+    *,
+    figures: Sequence[Panel],
+    panels: Sequence[Panel],
+    command: str,
+    works: Sequence[Work],
+) -> list[Path]:
+    """Write a report into a folder: all of its files, or none.
+
+    The files are ``report.html``, which needs nothing else, ``report.md`` with the pictures in
+    ``pictures/``, ``results.csv`` and ``results.json``. Those of an older report are replaced;
+    whatever else lies there stays.
+
+    Args:
+        comparison: With at least one cell.
+        results: The evaluations that it was made from.
+        folder: It is made where it does not exist.
+        figures: Charts, see :func:`geodeform.evaluation.charts.charts`. Each goes to the table of
+            the same figures.
+        panels: Pictures of what methods see and map.
+        command: Makes the report again.
+        works: The experiment's networks.
+
+    Returns:
+        The files, the HTML page first.
+
+    Raises:
+        OutputError: If a file cannot be written.
+        ConfigError: If evaluations that belong together are of different images.
+    """
+    found = Findings(comparison)
+    document = _document(found, figures, panels, command, works)
+    names = [
+        f"{PICTURES}/{k:02d}-{re.sub(r'[^a-z0-9]+', '-', one.title.lower()).strip('-')[:40]}.png"
+        for k, one in enumerate(document.pictures(), 1)
+    ]
+    contents = {
+        "report.html": html_page(document).encode(),
+        "report.md": markdown_page(document, names).encode(),
+        "results.csv": results_csv(found, results).encode(),
+        "results.json": results_json(found).encode(),
+    }
+    contents |= {
+        name: png(one.picture) for name, one in zip(names, document.pictures(), strict=True)
+    }
+    try:
+        (folder / PICTURES if names else folder).mkdir(parents=True, exist_ok=True)
+        former = _pictures_of(folder / "report.md")
+        with OutputSet(overwrite=True) as outputs:
+            for name, content in contents.items():
+                path = folder / name
+                outputs.add(path, suffixes=(path.suffix,)).write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"Cannot write the report {folder} ({error.strerror}).") from error
+    for name in former - set(names):
+        (folder / name).unlink(missing_ok=True)
+    return [folder / name for name in contents]
+
+
+def _pictures_of(page: Path) -> set[str]:
+    """Pictures that an older report has."""
+    if not page.is_file():
+        return set()
+    text = page.read_text(encoding="utf-8", errors="replace")
+    return set(re.findall(rf"^!\[.*\]\(({PICTURES}/\d\d-[a-z0-9-]*\.png)\)$", text, re.MULTILINE))
+
+
+def _document(
+    found: Findings,
+    charts: Sequence[Panel],
+    panels: Sequence[Panel],
+    command: str,
+    works: Sequence[Work],
+) -> Document:
+    """Everything that the pages say, in order."""
+    experiment = found.experiment
+    left = list(charts)
+
+    def take(*titles: str) -> list[Figure]:
+        taken = [one for one in left if one.title in titles]
+        left[:] = [one for one in left if one.title not in titles]
+        return [Figure(one.title, one.caption, one.figure) for one in taken]
+
+    studies = [
+        (study, table)
+        for study in experiment.studies
+        if (table := study_table(found, study)) is not None
+    ]
+    of = {key: take(*titles) for key, titles in _CHARTS_OF.items()}
+    of |= {study.title: take(study.title) for study, _ in studies}
+    sections = [
+        Section("What came out", _outcome(found)),
+        Section("Full-resolution mIoU", [miou_table(found), *of["miou"]]),
+        Section("Other maps", [maps_table(found), *of["maps"]]),
+        Section(
+            "Difference from the baseline",
+            [*_tables(difference_table(found), baseline_table(found)), *of["difference"]],
+        ),
+        Section("Cost", [cost_table(found)]),
+        Section("Classes", [*class_tables(found), *of["classes"]]),
+        Section("Held-out parts", _tables(fold_table(found))),
+        Section("Borders and confidence", [others_table(found), *of["others"]]),
+        *(Section(study.title, [table, *of[study.title]]) for study, table in studies),
+        Section("Further charts", [Figure(p.title, p.caption, p.figure) for p in left]),
+        Section(
+            "What the methods see and map",
+            [Figure(p.title, p.caption, p.figure, drawing=False) for p in panels],
+        ),
+        Section("How it was measured", _method(found)),
+    ]
+    return Document(
+        experiment.title,
+        [*_opening(found, works), Code(command)],
+        [section for section in sections if section.parts],
+    )
+
+
+def _tables(*tables: Table | None) -> list[Part]:
+    return [table for table in tables if table is not None]
+
+
+# --- the opening -------------------------------------------------------------------------------
+
+
+def _opening(found: Findings, works: Sequence[Work]) -> list[Part]:
+    experiment, comparison = found.experiment, found.comparison
+    evaluations = [one for cell in comparison.cells.values() for one in cell.evaluations]
+    optim, data = experiment.recipe.optim, experiment.recipe.data
+    dataset = DATASETS[data.dataset].info.title
+    items = tuple(dict.fromkeys(item for one in evaluations for item in one.items))
+    megapixels = evaluations[0].cost.scene_pixels / 1e6
+    length = f"{optim.steps:,} steps" if optim.steps else f"{optim.epochs:g} epochs"
+    names = sorted({one.architecture for one in evaluations})
+    windows = sorted({size[:2] for one in evaluations if one.sampler != "full"
+                      for size in one.sizes})  # fmt: skip
+    budgets = _joined([found.at(budget) for budget in found.budgets])
+    networks = (
+        "one network serves all budgets"
+        if experiment.networks == "shared"
+        else "each budget has a network of its own"
+    )
+    rest = "; studies vary single settings" if experiment.studies else ""
+    said = [
+        f"{_counted(len(found.methods), 'method')} on the dataset {data.dataset} ({dataset}), "
+        f"trained for {length} of {_counted(optim.batch_size, 'window')}. The segmenter is "
+        f"{_joined(names)}; {networks}{rest}.",
+        f"Evaluated on {_counted(len(items), 'item')} ({experiment.split}: {listed(items)}; "
+        f"{megapixels:,.1f} megapixels)"
+        + (
+            f", each held out whole from training in one of {len(experiment.folds)} parts"
+            if len(experiment.folds) > 1
+            else ""
+        )
+        + (f", with {budgets} samples" if budgets else "")
+        + (f" a window of {_joined([shown_size(w) for w in windows[:3]])} px" if windows else "")
+        + (f" and {len(windows) - 3} other sizes" if len(windows) > 3 else "")
+        + ".",
+        _seeds(found),
+        f"Made by geodeform {', '.join(sorted({one.version for one in evaluations}))} on "
+        f"{_joined(sorted({one.cost.device for one in evaluations}))}.",
+    ]
+    parts: list[Part] = [Paragraph(experiment.about)] if experiment.about else []
+    parts.append(Paragraph(" ".join(said)))
+    if comparison.missing:
+        done = sum(work.is_done() for work in works)
+        parts.append(
+            Paragraph(
+                f"Partial: {comparison.missing} of {len(found.entries)} evaluations are "
+                f"missing ({done} of {len(works)} networks are done). Seeds that lack a held-out "
+                "part, and methods without a seed, are left out."
+            )
+        )
+    parts.append(Paragraph("The command that makes it:"))
+    return parts
+
+
+def _seeds(found: Findings) -> str:
+    seeds = sorted({seed for cell in found.comparison.cells.values() for seed in cell.seeds})
+    if len(seeds) == 1:
+        return f"One seed ({seeds[0]}): nothing here says how other trainings would come out."
+    fewest = min(len(cell.seeds) for cell in found.comparison.cells.values())
+    some = "" if fewest == len(seeds) else f", of some only {fewest}"
+    return f"{len(seeds)} seeds ({', '.join(map(str, seeds))}){some}."
+
+
+# --- what came out -----------------------------------------------------------------------------
+
+
+def _outcome(found: Findings) -> list[Part]:
+    items = [_at_budget(found, budget) for budget in found.budgets]
+    return [
+        Bullets([item for item in [_count(found), *items, _every_pixel(found)] if item]),
+        Paragraph(
+            f"Differences are points of full-resolution mIoU, with {_LEVEL} intervals. The best "
+            "method of a budget was picked by the same figures, and its interval does not correct "
+            "for the choice."
+            + (
+                " Methods have different numbers of seeds here: differences are of the seeds that "
+                "both sides have, and means of different seeds are no comparison."
+                if found.uneven
+                else ""
+            )
+        ),
+        *_timing(found),
+    ]
+
+
+def _count(found: Findings) -> str:
+    """How many differences are sure, at equal pixels and at equal time."""
+    said = []
+    for where in ("pixels", "time"):
+        differences = []
+        for budget in found.budgets:
+            for cell in found.rivals(budget):
+                if where == "pixels":
+                    differences.append(found.difference(cell.method, budget))
+                else:
+                    timed = found.at_equal_time(cell.method, budget)
+                    differences.append(None if timed is None else timed.difference)
+        known = [one for one in differences if one is not None]
+        if known:
+            above = sum(one.low > 0 for one in known)
+            below = sum(one.high < 0 for one in known)
+            said.append(
+                f"at equal {where}, {above} of {_counted(len(known), 'difference')} lie above 0 "
+                f"with their whole interval, {below} below, {len(known) - above - below} hold 0"
+            )
+    if not said:
+        return ""
+    title = found.title(found.experiment.baseline)
+    return f"Methods without labels against the baseline ({title}): {'; '.join(said)}."
+
+
+def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
+    """Baseline, best method and oracle at a budget."""
+    base = found.comparison.cell(found.experiment.baseline, budget)
+    said = []
+    best = found.best(budget)
+    if base is not None:
+        said.append(f"the baseline reaches {_height(found, base)}.")
+    if best is not None:
+        count = len(found.rivals(budget))
+        which = f"The best of {count} others is" if count > 1 else "The other method is"
+        said.append(f"{which} {_named(found, best)}, {_height(found, best)}.")
+        equal = found.difference(best.method, budget)
+        if equal is not None:
+            said.append(f"At equal pixels: {_verdict(equal)}.")
+        timed = found.at_equal_time(best.method, budget)
+        if timed is not None:
+            where = (
+                f"beyond the baseline's budgets, the nearest of them, {timed.samples:,.0f} samples"
+                if timed.beyond
+                else f"{timed.samples:,.0f} samples of the baseline"
+            )
+            said.append(f"At equal time ({where}): {_verdict(timed.difference)}.")
+        ratio = found.equal_accuracy(best)
+        if ratio is not None:
+            said.append(
+                f"For the same mean mIoU it takes {share(ratio)} of the baseline's samples."
+            )
+    oracle = found.best_oracle(budget)
+    if oracle is not None:
+        gain = found.difference(oracle.method, budget)
+        said.append(
+            f"The oracle {_named(found, oracle)}, which sees the labels, reaches "
+            f"{_height(found, oracle)}" + (f": {_verdict(gain)}." if gain is not None else ".")
+        )
+    if not said:
+        return ""
+    text = " ".join(said)
+    return f"{found.at(budget)}: {text[0].lower()}{text[1:]}"
+
+
+def _every_pixel(found: Findings) -> str:
+    """How far the sampled maps are below one that sees every pixel."""
+    whole = found.highest(found.cells(None))
+    if whole is None:
+        return ""
+    below = []
+    for budget in found.budgets:
+        base = found.comparison.cell(found.experiment.baseline, budget)
+        for cell in (base, found.best(budget)):
+            gap = None if cell is None else paired_difference(cell, [(1.0, whole)])
+            if cell is not None and gap is not None:
+                below.append(f"{_named(found, cell)} at {shown_size(budget)} {_short(gap)}")
+    text = f"Every pixel ({_named(found, whole)}): {_height(found, whole)}."
+    return f"{text} Against it: {'; '.join(below)}." if below else text
+
+
+def _verdict(difference: Difference) -> str:
+    """A difference in words, no better than its interval."""
+    if not difference.sure:
+        return f"{_short(difference)}, an interval that holds 0, so no difference is shown"
+    alone = " on the one seed that both have" if len(difference.values) == 1 else ""
+    return f"{_short(difference)}, {'better' if difference.low > 0 else 'worse'}{alone}"
+
+
+def _height(found: Findings, cell: Cell) -> str:
+    return found.spread(cell, unit=" %")
+
+
+def _named(found: Findings, cell: Cell) -> str:
+    return f"\u201c{found.title(cell.method)}\u201d"
+
+
+def _short(difference: Difference) -> str:
+    return f"{points(difference.mean)} ({interval(difference)})"
+
+
+# --- how it was measured -----------------------------------------------------------------------
+
+
+def _timing(found: Findings) -> list[Part]:
+    """How times were measured, and whether they can be trusted: more samples take longer."""
+    said = (
+        "Times are of one run in which all methods predict the same images turn by turn, medians "
+        f"of {ROUNDS} rounds, with images in memory."
+        if found.comparison.timed
+        else "Times are those of the evaluations, which ran one after another or beside other work."
+    )
+    curve = [c for c in found.comparison.curve(found.experiment.baseline) if c.budget is not None]
+    falls = sum(
+        a.cpu_seconds_per_megapixel > b.cpu_seconds_per_megapixel for a, b in pairwise(curve)
+    )
+    if falls:
+        said += (
+            f" They are noisy: in {falls} of {len(curve) - 1} steps to the baseline's next larger "
+            "budget its processor time falls. Read what is said of equal time with that in mind."
+        )
+    return [Paragraph(said)]
+
+
+def _method(found: Findings) -> list[Part]:
+    experiment = found.experiment
+    one = next(iter(found.comparison.cells.values())).evaluations[0]
+    info = DATASETS[experiment.recipe.data.dataset].info
+    return [
+        Bullets([*_definitions(one), *_sureness(found), *_overlaps(found)]),
+        Paragraph(_splits(found)),
+        methods_table(found),
+        *_tables(_settings_table(found)),
+        *_notes(found),
+        Paragraph(f"Data: {info.title}. Licence: {info.licence}{_stop(info.licence)}"),
+        Paragraph(
+            "Method: Jin et al., Learning to Downsample for Segmentation of Ultra-High Resolution "
+            "Images, ICLR 2022. Edge-based sampling: Marin et al., ICCV 2019. Interpolation: "
+            "Talebi and Milanfar, ICCV 2021. Single loss: Recasens et al., ECCV 2018. Boundary F1: "
+            "Csurka et al., BMVC 2013. Bootstrap: Efron and Tibshirani, 1993."
+        ),
+    ]
+
+
+def _definitions(one: Evaluation) -> list[str]:
+    widths = ", ".join(map(str, one.soft.trimap.widths))
+    return [
+        "mIoU: intersection over union of each class, pooled over all images, averaged over the "
+        "classes that the labels have. Unknown pixels are left out.",
+        "Full-resolution mIoU is THE figure: of the map that users get, every pixel, class scores "
+        "interpolated by the reverse map and then decided. Nearest sample: each pixel takes its "
+        "nearest sample's scores instead, as in the paper.",
+        "Deformed mIoU: at the samples alone. It stands beside the figure and never for it.",
+        "Intrinsic mIoU: the labels, sampled and mapped back, against themselves: what sampling "
+        "allows at best.",
+        "Accuracy: share of the pixels whose class is right. Trimap accuracy: of those within "
+        f"{widths} px of a border between labels.",
+        f"Boundary F1: harmonic mean of precision and recall of the class borders, within "
+        f"{' or '.join(TOLERANCES)}.",
+        "ECE: mean gap between confidence and accuracy, in 15 bins of confidence.",
+        "Share of pixels: what the network saw over all pixels, overlaps counted as often as they "
+        "are seen. GFLOP: convolutions and matrix products of sampler and network, a "
+        "multiplication and an addition each. Seconds: from images in memory to class and "
+        "confidence at full resolution, after a warm-up; processor seconds add up all threads.",
+    ]
+
+
+def _sureness(found: Findings) -> list[str]:
+    """What the intervals are."""
+    cells = list(found.comparison.cells.values())
+    blocks = len(cells[0].evaluations[0].units)
+    several = max(len(cell.seeds) for cell in cells) > 1
+    drawn = "seeds and blocks" if several else "blocks (of one seed)"
+    return [
+        f"Intervals: {_LEVEL}, percentile bootstrap over {drawn}, {RESAMPLES:,} resamples of "
+        f"{blocks:,} blocks of about 1024 px. Differences are paired: the same seed, the same "
+        "blocks. Blocks side by side are taken as independent and seeds are few, so the intervals "
+        "are, if anything, too narrow.",
+        *(["\u00b1 is the sample standard deviation over the seeds."] if several else []),
+        "Equal time: the baseline's mIoU, interpolated over the logarithm of its processor time. "
+        "Same mIoU: its mean mIoU, interpolated over the logarithm of its samples.",
+    ]
+
+
+def _overlaps(found: Findings) -> list[str]:
+    """Overlap of the windows, by method where it differs."""
+    overlaps: dict[float, list[str]] = {}
+    for name in found.methods:
+        for overlap in {o.overlap for c in found.comparison.curve(name) for o in c.evaluations}:
+            overlaps.setdefault(overlap, []).append(found.title(name))
+    if len(overlaps) == 1:
+        return [
+            f"Windows share {100 * next(iter(overlaps)):g} % of their side with each neighbour."
+        ]
+    said = [f"{100 * overlap:g} % ({', '.join(names)})" for overlap, names in overlaps.items()]
+    return [f"Windows share a part of their side with each neighbour: {'; '.join(said)}."]
+
+
+def _splits(found: Findings) -> str:
+    experiment = found.experiment
+    if experiment.folds == ((),):
+        held = experiment.recipe.data.val_items
+        which = f"held out by the recipe: {listed(held)}" if held else "the dataset's own"
+        return f"Split: {which}; what is evaluated is the part \u201c{experiment.split}\u201d."
+    how = " (leave one out)" if experiment.leave_one_out else ""
+    parts = "; ".join(", ".join(fold) for fold in experiment.folds)
+    return (
+        f"Split: {_counted(len(experiment.folds), 'part')}{how}, each held out whole from the "
+        f"trainings that are evaluated on it: {parts}. Counts of all parts are added before any "
+        "ratio is taken."
+    )
+
+
+def _settings_table(found: Findings) -> Table | None:
+    """What the experiment sets, for all methods alike."""
+    own = found.experiment.recipe.to_dict()
+    usual = TrainConfig().to_dict()
+    different = {
+        key
+        for name, one in found.experiment.methods.items()
+        if not one.study
+        for key, value in flattened(found.experiment, one.network_of or name).items()
+        if value != own[key.split(".")[0]][key.split(".", 1)[1]]
+    }
+    # each experiment sets these itself, or they say where data lie on one machine
+    hidden = different | {
+        "data.val_items", "data.root", "data.cache", "data.classes", "data.workers", "model.sizes",
+        "model.default_size",
+    }  # fmt: skip
+    rows = [
+        (f"{part}.{key}", plain_value(value))
+        for part, values in own.items()
+        if part != "run"  # has no effect on the weights but by the seed
+        for key, value in values.items()
+        if value != usual[part][key] and f"{part}.{key}" not in hidden
+    ]
+    if not rows:
+        return None
+    return Table(
+        "Settings of all trainings that are not geodeform's defaults",
+        ["Setting", "value"],
+        [("", rows)],
+        words=True,
+    )
+
+
+def _notes(found: Findings) -> list[Part]:
+    """What the evaluations noted, once each, with the methods that it is of."""
+    notes: dict[str, list[str]] = {}
+    for name in found.methods:
+        for cell in found.comparison.curve(name):
+            for note in (note for one in cell.evaluations for note in one.notes):
+                titles = notes.setdefault(note, [])
+                if found.title(name) not in titles:
+                    titles.append(found.title(name))
+    if not notes:
+        return []
+    return [
+        Paragraph("What the evaluations noted:"),
+        Bullets(
+            [
+                note if len(titles) == len(found.methods) else f"{', '.join(titles)}: {note}"
+                for note, titles in notes.items()
+            ]
+        ),
+    ]
+
+
+def _stop(text: str) -> str:
+    return "" if text.endswith(".") else "."
+
+
+def _counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> _counted(1, "seed"), _counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Words for a sentence.
+
+    >>> _joined(["a", "b", "c"]), _joined(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -1,0 +1,628 @@
+"""Tables of a comparison's report, and which method is the best one where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from geodeform.config import Size
+from geodeform.evaluation.comparison import (
+    LEVEL,
+    Cell,
+    Comparison,
+    Difference,
+    EqualTime,
+    Summary,
+    paired_difference,
+)
+from geodeform.evaluation.comparison_pages import Strong, Table, Text
+from geodeform.evaluation.experiment import Experiment, Study, shown_size
+from geodeform.evaluation.result import TOLERANCES, Evaluation
+from geodeform.evaluation.ways import WAYS
+
+UNKNOWN = "\u2013"
+EVERY_PIXEL = "every pixel"
+_MINUS = "\u2212"
+_ZERO = "0.0"
+
+Figure = Callable[[Evaluation], float]
+
+MAPS: dict[str, Figure] = {
+    "users' map": lambda one: one.miou,
+    "nearest sample": lambda one: one.nearest.confusion.miou(),
+    "deformed": lambda one: one.deformed.miou(),
+    "intrinsic": lambda one: one.intrinsic.miou(),
+    "intrinsic, nearest": lambda one: one.intrinsic_nearest.miou(),
+}
+"""Mean IoU of the maps that an evaluation scores."""
+
+
+def other_figures(widths: Sequence[int]) -> dict[str, Figure]:
+    """Figures of the users' map beside mIoU.
+
+    Args:
+        widths: Of the trimaps, in pixels.
+    """
+
+    def boundary(k: int) -> Figure:
+        return lambda one: one.soft.boundary[k].mean_f1()
+
+    def trimap(k: int) -> Figure:
+        return lambda one: float(one.soft.trimap.accuracy()[k])
+
+    return {
+        "accuracy": lambda one: one.soft.confusion.accuracy(),
+        **{f"boundary F1, {name}": boundary(k) for k, name in enumerate(TOLERANCES)},
+        **{f"trimap, {width} px": trimap(k) for k, width in enumerate(widths)},
+        "ECE": lambda one: one.calibration.error(),
+    }
+
+
+class Findings:
+    """A comparison with what several tables and sentences ask of it.
+
+    Attributes:
+        comparison: As given.
+        experiment: Its experiment.
+        entries: All evaluations that this asks for.
+        methods: Names of those that have a cell, no points of studies.
+        budgets: Those at which methods are compared, rising.
+        difference: Method, budget → as :meth:`Comparison.difference`, computed once.
+        at_equal_time: Method, budget → as :meth:`Comparison.at_equal_time`, computed once.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        experiment = comparison.experiment
+        self.comparison = comparison
+        self.experiment = experiment
+        self.entries = experiment.entries()
+        there = {name for name, _ in comparison.cells}
+        self.methods = [
+            name for name, one in experiment.methods.items() if name in there and not one.study
+        ]
+        self.budgets: list[Size] = sorted(
+            {
+                budget
+                for name, budget in comparison.cells
+                if name in self.methods
+                and budget is not None
+                and (name != experiment.baseline or budget in experiment.budgets)
+            },
+            key=math.prod,
+        )
+        self.difference: Callable[[str, Size | None], Difference | None] = cache(
+            comparison.difference
+        )
+        self.at_equal_time: Callable[[str, Size | None], EqualTime | None] = cache(
+            comparison.at_equal_time
+        )
+
+    def cells(self, budget: Size | None) -> list[Cell]:
+        """Cells of the methods at a budget, None for every pixel."""
+        found = (self.comparison.cell(name, budget) for name in self.methods)
+        return [cell for cell in found if cell is not None]
+
+    def is_oracle(self, name: str) -> bool:
+        """Whether a method sees the labels at test time."""
+        return any(one.oracle for cell in self.comparison.curve(name) for one in cell.evaluations)
+
+    def title(self, name: str) -> str:
+        """What readers call a method, marked where it is an oracle."""
+        title = self.experiment.methods[name].title
+        return (
+            f"{title} (oracle)" if self.is_oracle(name) and "oracle" not in title.lower() else title
+        )
+
+    def rivals(self, budget: Size) -> list[Cell]:
+        """What is compared with the baseline: neither it nor an oracle."""
+        return [
+            cell
+            for cell in self.cells(budget)
+            if cell.method != self.experiment.baseline and not self.is_oracle(cell.method)
+        ]
+
+    @property
+    def uneven(self) -> bool:
+        """Whether not all methods have the same seeds, so that means are of different trainings."""
+        return len({c.seeds for name in self.methods for c in self.comparison.curve(name)}) > 1
+
+    def spread(self, cell: Cell, unit: str = "") -> str:
+        """A cell's mIoU in per cent, with its number of seeds where that differs."""
+        count = len(cell.seeds)
+        seeds = f" ({count} seed{'' if count == 1 else 's'})" if self.uneven else ""
+        return f"{spread(cell.miou)}{unit}{seeds}"
+
+    def highest(self, cells: Sequence[Cell]) -> Cell | None:
+        """The best one of some cells at one budget: by what seeds shared with the baseline say.
+
+        Where the baseline has no result there, by their means.
+        """
+        base = self.experiment.baseline
+        if not cells or self.comparison.cell(base, cells[0].budget) is None:
+            heights = [cell.miou.mean for cell in cells]
+        else:
+            gains = [self.difference(cell.method, cell.budget) for cell in cells]
+            heights = [math.nan if gain is None else gain.mean for gain in gains]
+        known = [(h, c) for h, c in zip(heights, cells, strict=True) if not math.isnan(h)]
+        return max(known, key=lambda pair: pair[0])[1] if known else None
+
+    def best(self, budget: Size) -> Cell | None:
+        """The best rival."""
+        return self.highest(self.rivals(budget))
+
+    def equal_accuracy(self, cell: Cell) -> float | None:
+        """As :meth:`Comparison.equal_accuracy`; None where the baseline has other seeds."""
+        curve = self.comparison.curve(self.experiment.baseline)
+        if cell.budget is None or any(one.seeds != cell.seeds for one in curve):
+            return None
+        return self.comparison.equal_accuracy(cell.method, cell.budget)
+
+    def best_learned(self, budget: Size) -> Cell | None:
+        """The best rival that learns where to sample; the best one where none does."""
+        rivals = self.rivals(budget)
+        learned = [cell for cell in rivals if cell.evaluations[0].sampler == "learned"]
+        return self.highest(learned or rivals)
+
+    def best_oracle(self, budget: Size) -> Cell | None:
+        """The best oracle."""
+        return self.highest([c for c in self.cells(budget) if self.is_oracle(c.method)])
+
+    def share(self, budget: Size) -> float:
+        """Sampled pixels over all pixels, of the first method there."""
+        return self.cells(budget)[0].evaluations[0].cost.sampled_share
+
+    def at(self, budget: Size) -> str:
+        """A budget's name, with its share of the pixels."""
+        return f"{shown_size(budget)} ({share(self.share(budget))} of the pixels)"
+
+
+def miou_table(found: Findings) -> Table:
+    """Full-resolution mIoU of the methods at the budgets: THE table."""
+    columns: list[Size | None] = [*found.budgets]
+    if found.cells(None):
+        columns.append(None)
+    best = {}
+    for budget in columns:
+        candidates = [c for c in found.cells(budget) if not found.is_oracle(c.method)]
+        best[budget] = found.highest(candidates) if len(candidates) > 1 else None
+    rows = []
+    for name in found.methods:
+        row: list[Text] = [found.title(name)]
+        for budget in columns:
+            cell = found.comparison.cell(name, budget)
+            text = UNKNOWN if cell is None else found.spread(cell)
+            row.append(Strong(text) if cell is not None and cell is best[budget] else text)
+        rows.append(row)
+    return Table(
+        "Full-resolution mIoU of the map that users get, %",
+        ["Method", *map(budget_name, columns)],
+        [("", rows)],
+        note=f"Columns: samples of a window. Mean{deviation(found.comparison)}. Bold: the best of "
+        "those that do not see the labels, whether or not the difference is sure (see "
+        "\u201cDifference from the baseline\u201d)"
+        + (", by the seeds that it shares with the baseline." if found.uneven else "."),
+    )
+
+
+def maps_table(found: Findings) -> Table:
+    """MIoU of every map that an evaluation scores."""
+    return _figures_table(
+        found,
+        MAPS,
+        "mIoU of the maps, %",
+        "Users' map: scores interpolated by the reverse map. Nearest sample: the paper's map. "
+        "Deformed: at the samples, no map at all. Intrinsic: the labels themselves, sampled and "
+        "mapped back, the bound that sampling sets.",
+    )
+
+
+def others_table(found: Findings) -> Table:
+    """Figures of the users' map beside mIoU."""
+    one = next(iter(found.comparison.cells.values())).evaluations[0]
+    return _figures_table(
+        found,
+        other_figures(one.soft.trimap.widths),
+        "Other figures of the users' map, %",
+        "ECE: the lower the better; all others: the higher.",
+    )
+
+
+def difference_table(found: Findings) -> Table | None:
+    """Differences from the baseline at equal pixels and at equal time; None without any."""
+    groups = []
+    for budget in found.budgets:
+        rows: list[list[Text]] = []
+        for cell in found.cells(budget):
+            equal = found.difference(cell.method, budget)
+            timed = found.at_equal_time(cell.method, budget)
+            if cell.method == found.experiment.baseline or (equal is None and timed is None):
+                continue
+            rows.append([found.title(cell.method), *_sides(equal), *_timed(timed)])
+        if rows:
+            groups.append((shown_size(budget), rows))
+    whole: list[list[Text]] = [
+        [found.title(cell.method), UNKNOWN, UNKNOWN, *_timed(timed)]
+        for cell in found.cells(None)
+        if (timed := found.at_equal_time(cell.method, None)) is not None
+    ]
+    if whole:
+        groups.append((EVERY_PIXEL, whole))
+    if not groups:
+        return None
+    level = f"{LEVEL:.0%}".replace("%", " %")
+    return Table(
+        f"Difference from the baseline ({found.title(found.experiment.baseline)}), points of "
+        "full-resolution mIoU",
+        [
+            "Method", "equal pixels", f"{level} interval", "equal time", f"{level} interval",
+            "baseline's samples in that time",
+        ],
+        groups,
+        group_head="Samples",
+        note="Bold: the interval leaves out 0. Equal time: the baseline with as many samples as "
+        "take it the method's processor time; * where that is beyond its budgets, so that the "
+        "nearest of them stands for it.",
+    )  # fmt: skip
+
+
+def baseline_table(found: Findings) -> Table | None:
+    """The baseline at all its budgets; None where it has no further ones."""
+    curve = found.comparison.curve(found.experiment.baseline)
+    if all(cell.budget in found.budgets for cell in curve):
+        return None
+    rows = [
+        [
+            budget_name(cell.budget),
+            spread(cell.miou),
+            *_cost(cell)[:1],
+            *_cost(cell)[3:4],
+        ]
+        for cell in curve
+    ]
+    return Table(
+        "The baseline at all its budgets, by which equal time is found",
+        ["Samples", "mIoU, %", "share of pixels", "processor s/MP"],
+        [("", rows)],
+    )
+
+
+def cost_table(found: Findings) -> Table:
+    """What the predictions cost."""
+    budgets: list[Size | None] = [*found.budgets, None]
+    groups = [
+        (budget_name(budget), [[found.title(c.method), *_cost(c)] for c in found.cells(budget)])
+        for budget in budgets
+        if found.cells(budget)
+    ]
+    head = ["Method", "share of pixels", "GFLOP/MP", "s/MP", "processor s/MP", "peak memory, MiB"]
+    return Table(
+        "Cost of a megapixel of the scene (MP)",
+        head,
+        groups,
+        group_head="Samples",
+        note="Times are medians over the seeds, memory is the largest. Reading files is not in "
+        "them.",
+    )
+
+
+def class_tables(found: Findings) -> list[Table]:
+    """IoU of the classes at each budget: baseline, best learned method, best oracle."""
+    tables = []
+    for budget in found.budgets:
+        base = found.comparison.cell(found.experiment.baseline, budget)
+        others = [c for c in (found.best_learned(budget), found.best_oracle(budget)) if c]
+        if base is None or not others:
+            continue
+        one = base.evaluations[0]
+        shares = one.soft.confusion.frequencies()
+        head = ["Class", "share of pixels", found.title(base.method)]
+        for cell in others:
+            head += [found.title(cell.method), "gain"]
+        rows: list[list[Text]] = []
+        for k in np.argsort(-shares, kind="stable"):
+            row: list[Text] = [one.classes[k], share(float(shares[k])), spread(_iou(base, int(k)))]
+            for cell in others:
+                row += [spread(_iou(cell, int(k))), _gain(cell, base, int(k))]
+            rows.append(row)
+        tables.append(
+            Table(
+                f"IoU by class at {shown_size(budget)} samples, %",
+                head,
+                [("", rows)],
+                note="Most frequent class first. Gain: over the baseline in points, mean over "
+                "the seeds that both have.",
+            )
+        )
+    return tables
+
+
+def fold_table(found: Findings) -> Table | None:
+    """Differences from the baseline on each held-out part; None without several parts."""
+    experiment = found.experiment
+    best = [cell for budget in found.budgets if (cell := found.best_learned(budget))]
+    names = list(dict.fromkeys(cell.method for cell in best))
+    groups = []
+    for name in names if len(experiment.folds) > 1 else ():
+        rows: list[list[Text]] = []
+        for fold in experiment.folds:
+            parts = [found.comparison.fold_difference(name, b, fold) for b in found.budgets]
+            if any(parts):
+                rows.append([", ".join(fold), *(_each(part) for part in parts)])
+        pooled = [found.difference(name, budget) for budget in found.budgets]
+        if any(pooled):
+            values = [None if one is None else Summary(one.values) for one in pooled]
+            rows.append(["all, pooled", *(_each(one) for one in values)])
+        if rows:
+            groups.append((found.title(name), rows))
+    if not groups:
+        return None
+    return Table(
+        "Difference from the baseline on each held-out part, points of full-resolution mIoU",
+        ["Held out", *map(shown_size, found.budgets)],
+        groups,
+        group_head="Method",
+        note="Mean over the seeds, and each seed. Parts that lack a class average over the others.",
+    )
+
+
+def study_differences(found: Findings, study: Study) -> dict[tuple[str, Size | None], Difference]:
+    """Point, budget → its difference from the study's method, paired by seed."""
+    differences = {}
+    for name in study.points:
+        for cell in found.comparison.curve(name):
+            own = found.comparison.cell(study.method, cell.budget)
+            known = None if own is None else paired_difference(cell, [(1.0, own)])
+            if known is not None:
+                differences[name, cell.budget] = known
+    return differences
+
+
+def study_table(found: Findings, study: Study) -> Table | None:
+    """A study's points beside the method that they vary; None where no point has a result."""
+    comparison, experiment = found.comparison, found.experiment
+    points = [cell for name in study.points for cell in comparison.curve(name)]
+    differences = study_differences(found, study)
+    own_names = _unchanged(experiment, study)
+    groups = []
+    for budget in sorted({c.budget for c in points}, key=lambda size: math.prod(size or (0,))):
+        rows: list[list[Text]] = []
+        own = comparison.cell(study.method, budget)
+        if own is not None and not own_names:
+            rows.append([own_label(experiment, study), *_study_cells(own, None)])
+        for name, label in zip(study.points, study.labels, strict=True):
+            cell = comparison.cell(name, budget)
+            if cell is not None:
+                said = f"{label} (the method's own)" if name in own_names else label
+                difference = None if name in own_names else differences.get((name, budget))
+                rows.append([said, *_study_cells(cell, difference)])
+        groups.append((budget_name(budget), rows))
+    if not groups:
+        return None
+    return Table(
+        f"{study.title}, of \u201c{found.title(study.method)}\u201d",
+        ["Value", "mIoU, %", "difference", f"{100 * LEVEL:.0f} % interval", "nearest sample, %",
+         "intrinsic, %"],
+        groups,
+        group_head="Samples",
+        note="Difference from the method as it is, in points of full-resolution mIoU, paired by "
+        "seed; bold where the interval leaves out 0.",
+    )  # fmt: skip
+
+
+def own_label(experiment: Experiment, study: Study) -> str:
+    """What the method itself is called among the points of a study: by its own value."""
+    own = experiment.recipe.merged(experiment.methods[study.method].settings).to_dict()
+    keys = {
+        key for name in study.points for key in _changed(experiment, study.method, name)
+    }  # fmt: skip
+    if len(keys) != 1:
+        return "as the method"
+    section, _, key = keys.pop().partition(".")
+    return f"{plain_value(own[section][key])} (the method's own)"
+
+
+def methods_table(found: Findings) -> Table:
+    """Every setting in which the methods differ, and how each samples."""
+    experiment = found.experiment
+    ways = {entry.method: entry.trial.sampler for entry in found.entries}
+    named = [one for one in experiment.methods.values() if not one.study]
+    flat = {one.name: flattened(experiment, one.network_of or one.name) for one in named}
+    keys = [
+        key
+        for key in next(iter(flat.values()))
+        if len({plain_value(settings[key]) for settings in flat.values()}) > 1
+    ]
+    rows = []
+    for one in named:
+        network = experiment.methods[one.network_of].title if one.network_of else "its own"
+        settings = ", ".join(f"{key}: {plain_value(flat[one.name][key])}" for key in keys)
+        rows.append([one.title, WAYS[ways[one.name]].title, network, settings or "none"])
+    return Table(
+        "The methods, and all settings in which their networks differ",
+        ["Method", "samples", "networks", "settings"],
+        [("", rows)],
+        words=True,
+    )
+
+
+def flattened(experiment: Experiment, method: str) -> dict[str, Any]:
+    """Dotted settings of a method's trainings, without seed, held-out part and sizes."""
+    config = experiment.recipe.merged(experiment.methods[method].settings).to_dict()
+    return {f"{part}.{key}": v for part, values in config.items() for key, v in values.items()}
+
+
+def plain_value(value: Any) -> str:
+    """A setting as recipes write it.
+
+    >>> plain_value([64, 64]), plain_value([[8, 9], [1, 2]]), plain_value(None), plain_value(10.0)
+    ('64x64', '8x9, 1x2', 'null', '10')
+    """
+    if isinstance(value, list):
+        if len(value) == 2 and all(isinstance(v, int) for v in value):
+            return f"{value[0]}x{value[1]}"
+        return ", ".join(plain_value(v) for v in value) or "none"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def budget_name(budget: Size | None) -> str:
+    """Samples of a window; None is every pixel."""
+    return EVERY_PIXEL if budget is None else shown_size(budget)
+
+
+def percent(value: float) -> str:
+    """A share in per cent, one digit.
+
+    >>> percent(0.5708), percent(float("nan"))
+    ('57.1', '–')
+    """
+    return UNKNOWN if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def spread(summary: Summary) -> str:
+    """Mean ± standard deviation in per cent; the mean alone of one seed."""
+    if math.isnan(summary.std):
+        return percent(summary.mean)
+    return f"{percent(summary.mean)} ± {percent(summary.std)}"
+
+
+def points(value: float) -> str:
+    """A difference in points, with its sign.
+
+    >>> points(0.0123), points(-0.0041), points(-0.0001), points(float("nan"))
+    ('+1.2', '−0.4', '0.0', '–')
+    """
+    return _signed(value, 1)
+
+
+def share(value: float) -> str:
+    """A share in per cent, two digits that say something.
+
+    >>> share(0.0014), share(0.0219), share(0.34), share(1.77)
+    ('0.14 %', '2.2 %', '34 %', '177 %')
+    """
+    hundredths = 100 * value
+    few = 0 < hundredths < 10
+    digits = 1 - math.floor(math.log10(hundredths)) if few else 0
+    return f"{hundredths:.{digits}f} %"
+
+
+def interval(difference: Difference) -> str:
+    """Both ends of an interval, in points; an end next to 0 with as many digits as tell its side.
+
+    >>> interval(Difference((0.01,), -0.0041, 0.0222)), interval(Difference((0.01,), 0.0002, 0.022))
+    ('−0.4 to +2.2', '+0.02 to +2.2')
+    """
+    return " to ".join(
+        next((text for d in (1, 2, 3) if (text := _signed(end, d)) != _ZERO), _ZERO)
+        for end in (difference.low, difference.high)
+    )
+
+
+def _signed(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return UNKNOWN
+    text = f"{100 * value:+.{digits}f}"
+    return _ZERO if float(text) == 0 else text.replace("-", _MINUS)
+
+
+def deviation(comparison: Comparison) -> str:
+    """What stands behind ±, where something does."""
+    seeds = {len(cell.seeds) for cell in comparison.cells.values()}
+    if max(seeds) == 1:
+        return " of one seed"
+    count = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
+    return f" ± standard deviation over {count} seeds"
+
+
+def _figures_table(found: Findings, figures: Mapping[str, Figure], title: str, note: str) -> Table:
+    budgets: list[Size | None] = [*found.budgets, None]
+    groups = [
+        (
+            budget_name(budget),
+            [
+                [found.title(c.method), *(spread(c.summary(f)) for f in figures.values())]
+                for c in found.cells(budget)
+            ],
+        )
+        for budget in budgets
+        if found.cells(budget)
+    ]
+    return Table(title, ["Method", *figures], groups, group_head="Samples", note=note)
+
+
+def _sides(difference: Difference | None) -> list[Text]:
+    """A difference and its interval."""
+    if difference is None:
+        return [UNKNOWN, UNKNOWN]
+    texts = [points(difference.mean), interval(difference)]
+    return [Strong(text) for text in texts] if difference.sure else [*texts]
+
+
+def _timed(timed: EqualTime | None) -> list[Text]:
+    if timed is None:
+        return [UNKNOWN, UNKNOWN, UNKNOWN]
+    beyond = "*" if timed.beyond else ""
+    return [*_sides(timed.difference), f"{timed.samples:,.0f}{beyond}"]
+
+
+def _cost(cell: Cell) -> list[str]:
+    """Share, GFLOP, seconds and processor seconds a megapixel, memory."""
+    costs = [one.cost for one in cell.evaluations]
+    memory = f"{max(cost.peak_memory_bytes for cost in costs) / 2**20:,.0f}"
+    device = [c.device_memory_bytes for c in costs if c.device_memory_bytes is not None]
+    if device:
+        memory += f" and {max(device) / 2**20:,.0f} of the GPU"
+    return [
+        share(costs[0].sampled_share),
+        f"{costs[0].flops_per_megapixel / 1e9:,.3g}",
+        f"{cell.seconds_per_megapixel:.3g}",
+        f"{cell.cpu_seconds_per_megapixel:.3g}",
+        memory,
+    ]
+
+
+def _iou(cell: Cell, k: int) -> Summary:
+    return cell.summary(lambda one: float(one.soft.confusion.iou()[k]))
+
+
+def _gain(cell: Cell, base: Cell, k: int) -> str:
+    seeds = [seed for seed in cell.seeds if seed in base.seeds]
+    if not seeds:
+        return UNKNOWN
+    return points(_iou(cell.of_seeds(seeds), k).mean - _iou(base.of_seeds(seeds), k).mean)
+
+
+def _each(summary: Summary | None) -> str:
+    """A mean difference, and each seed's where there are several."""
+    if summary is None:
+        return UNKNOWN
+    each = f" ({', '.join(map(points, summary.values))})" if len(summary.values) > 1 else ""
+    return f"{points(summary.mean)}{each}"
+
+
+def _study_cells(cell: Cell, difference: Difference | None) -> list[Text]:
+    names = ("nearest sample", "intrinsic")
+    return [
+        spread(cell.miou),
+        *_sides(difference),
+        *(spread(cell.summary(MAPS[name])) for name in names),
+    ]
+
+
+def _changed(experiment: Experiment, method: str, point: str) -> list[str]:
+    """Dotted settings in which a study's point differs from its method."""
+    own, other = flattened(experiment, method), flattened(experiment, point)
+    return [key for key, value in own.items() if other[key] != value]
+
+
+def _unchanged(experiment: Experiment, study: Study) -> list[str]:
+    """Points of a study that are the method itself."""
+    return [name for name in study.points if not _changed(experiment, study.method, name)]

@@ -1,0 +1,148 @@
+"""Timing: what methods cost beside each other, in one process, turn by turn.
+
+Times of evaluations that ran hours apart on a machine that did other work cannot be compared. Here
+every method predicts the same images in turn, several rounds, and the median counts: what slows the
+machine for a while slows all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from geodeform.config import Size
+from geodeform.errors import ConfigError
+from geodeform.evaluation.campaign import Work
+from geodeform.evaluation.data import EvaluationData
+from geodeform.evaluation.evaluate import Settings, time_prediction
+from geodeform.evaluation.experiment import Experiment, shown_size
+from geodeform.models.model_file import load_model
+from geodeform.training.windows import used_area
+
+ROUNDS = 5
+"""Rounds of all methods."""
+
+_ENOUGH = 8_000_000  # pixels: so many images are predicted
+_SIDE = 3072  # of an image, at most: its upper left corner
+
+CellKey = tuple[str, Size | None]
+"""A method and a budget; None where every pixel is seen."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """What a million pixels of a scene take, medians over the rounds.
+
+    Attributes:
+        seconds: Wall-clock time.
+        cpu_seconds: Processor time over all threads.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+def measure_times(
+    experiment: Experiment,
+    works: Sequence[Work],
+    data: EvaluationData,
+    *,
+    device: str | torch.device = "auto",
+    rounds: int = ROUNDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[CellKey, Times]:
+    """Measure every method at every budget, each by the first of its networks that is trained.
+
+    Args:
+        experiment: With its folds filled in.
+        works: See :func:`geodeform.evaluation.campaign.plan_campaign`.
+        data: The images: the first of them, 8 megapixels or more where there are as many, each cut
+            to at most 3072x3072 px.
+        device: As for :func:`geodeform.evaluation.evaluate.evaluate`.
+        rounds: Each is timed so often, after one that does not count.
+        progress: Called with (predictions done, in all).
+
+    Returns:
+        (method, budget) → times; without methods of which no network is there.
+    """
+    models = {work.key: work.model for work in works if work.model.is_file()}
+    networks = {}
+    chosen: dict[CellKey, Settings] = {}
+    for entry in experiment.entries():
+        trial, cell = entry.trial, (entry.method, entry.budget)
+        if cell in chosen or trial.training not in models:
+            continue
+        if trial.training not in networks:
+            networks[trial.training] = load_model(models[trial.training])
+        chosen[cell] = Settings.of(
+            networks[trial.training],
+            data,
+            budget=None if entry.budget is None else shown_size(entry.budget),
+            sampler=trial.sampler,
+            device=device,
+        )
+    images, pixels = _images(data)
+    taken: dict[CellKey, list[tuple[float, float]]] = {cell: [] for cell in chosen}
+    with ThreadPoolExecutor(torch.get_num_threads()) as painters:
+        for number in range(rounds + 1):
+            for position, (cell, settings) in enumerate(chosen.items(), 1):
+                spent = [time_prediction(settings, *image, painters) for image in images]
+                if number > 0:
+                    seconds, cpu_seconds = np.sum(spent, 0)
+                    taken[cell].append((float(seconds), float(cpu_seconds)))
+                if progress is not None:
+                    progress(number * len(chosen) + position, (rounds + 1) * len(chosen))
+    return {
+        cell: Times(*(float(value) / pixels * 1e6 for value in np.median(times, 0)))
+        for cell, times in taken.items()
+    }
+
+
+def write_times(times: Mapping[CellKey, Times], path: Path) -> None:
+    """Write times to a JSON file."""
+    rows = [
+        {"method": method, "budget": budget, **asdict(one)}
+        for (method, budget), one in times.items()
+    ]
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def read_times(path: Path) -> dict[CellKey, Times]:
+    """Read what :func:`write_times` wrote; nothing where there is no such file.
+
+    Raises:
+        ConfigError: If the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[CellKey, Times] = {}
+        for row in rows:
+            budget = row["budget"]
+            cell = row["method"], None if budget is None else (budget[0], budget[1])
+            found[cell] = Times(row["seconds"], row["cpu_seconds"])
+        return found
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path} is damaged ({error!r}); delete it, to measure again.") from error
+
+
+def _images(data: EvaluationData) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
+    """Images (bands, h, w) and labels (h, w) to be timed on, and how many pixels they have."""
+    images, pixels = [], 0
+    for item in data.items:
+        scene = data.scene(item)
+        rows, cols = used_area(scene, data.crop)
+        labels = np.array(scene.labels[rows, cols])[:_SIDE, :_SIDE]
+        image = np.array(scene.image()[:, rows, cols][:, :_SIDE, :_SIDE])
+        images.append((image, labels))
+        pixels += labels.size
+        if pixels >= _ENOUGH:
+            break
+    return images, pixels

@@ -1,0 +1,112 @@
+"""``geodeform compare``: what it refuses, and a real comparison from its file to its page."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from evaluation_scenes import write_dubai
+from rasterio.windows import Window
+
+from geodeform.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dubai")
+    write_dubai(
+        folder,
+        tile1=Window(1536, 1024, 480, 480),
+        tile2=Window(2016, 1024, 480, 480),
+        tile7=Window(1536, 1504, 480, 480),
+    )
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    recipe = {
+        "data": {"dataset": "dubai", "window": 256, "val_items": [7], "cache": "none"},
+        "model": {"pretrained": "none", "low_res": 16, "sigma": 2.0, "uniform_share": 0},
+        "optim": {"steps": 400, "batch_size": 2, "warmup": 0, "ema": 0},
+        "run": {"val_windows": 1, "val_every": 2, "checkpoint_every": 1},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    values = {
+        "title": "Cuts & <tiles>",
+        "recipe": "recipe.yaml",
+        "budgets": [32],
+        "seeds": [0],
+        "baseline": "uniform",
+        "methods": {
+            "uniform": {"settings": {"model.sampler": "uniform"}},
+            "joint": {"title": "learned", "settings": {"model.sampler": "joint"}},
+        },
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def run(*words):
+    return CliRunner().invoke(main, ["compare", *map(str, words)])
+
+
+def test_a_dry_run_prints_the_commands(config, root, tmp_path):
+    result = run(config, "--root", root, "-o", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0
+    lines = [shlex.split(line) for line in result.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["geodeform", "train"],
+        ["geodeform", "evaluate"],
+    ] * 2
+    assert [line[line.index("--sampler") + 1] for line in lines[1::2]] == ["uniform", "learned"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--dry-run", "--partial"], 2, "both run nothing"),
+        (["--retime", "--partial"], 2, "--retime runs networks"),
+        (["--set", "optim.step=2"], 1, "did you mean"),
+        (["--partial"], 1, "There is nothing to report"),
+        (["-j", "0"], 2, "x>=1"),
+    ],
+)
+def test_mistakes_are_named(config, root, tmp_path, words, code, sentence):
+    result = run(config, "--root", root, "-o", tmp_path / "out", *words)
+    assert result.exit_code == code
+    assert sentence in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_is_not_there_is_named(root, tmp_path):
+    result = run(tmp_path / "none.yaml", "--root", root)
+    assert result.exit_code == 1
+    assert "none.yaml" in result.output
+
+
+@pytest.mark.slow
+def test_a_comparison_from_its_file_to_its_page(config, root, tmp_path):
+    out = tmp_path / "out"
+    words = [config, "--root", root, "-o", out, "--set", "optim.steps=2", "-j", "2"]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    report = out / "mine"
+    for name in ("report.html", "report.md", "results.csv", "results.json"):
+        assert str(report / name) in result.output
+        assert (report / name).stat().st_size > 0
+    page = (report / "report.html").read_text()
+    assert "Cuts &amp; &lt;tiles&gt;" in page
+    assert "turn by turn" in page  # times were measured
+    times = (out / "times" / "mine.json").read_text()
+    again = run(*words)  # nothing is done again, and the page is written anew
+    assert again.exit_code == 0
+    assert "2 networks, 0 of them to be worked on" in again.output
+    assert (out / "times" / "mine.json").read_text() == times
+    assert run(*words, "--retime").exit_code == 0
+    assert (out / "times" / "mine.json").read_text() != times

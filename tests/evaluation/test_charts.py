@@ -1,0 +1,478 @@
+"""Charts: what is drawn are the comparison's numbers, and oracles are marked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import same_color
+from matplotlib.container import BarContainer, ErrorbarContainer
+
+from geodeform.evaluation.calibration import Calibration
+from geodeform.evaluation.charts import charts
+from geodeform.evaluation.comparison import Comparison, paired_difference
+from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
+from geodeform.evaluation.metrics import Confusion
+from geodeform.evaluation.panels import Panel
+from geodeform.evaluation.result import Cost, Evaluation, MapScores, Unit
+
+CLASSES = ("Land", "Road", "Building", "Rare", "Missing")
+SHARES = np.array([0.6, 0.25, 0.1, 0.05, 0.0])  # of the labels
+
+HEAD = """
+title: t
+recipe: recipe.yaml
+budgets: [16, 32, 64]
+seeds: [0, 1, 2]
+baseline: uniform
+baseline_budgets: [24, 80]
+methods:
+  uniform: {title: evenly, settings: {model.sampler: uniform}}
+  joint: {title: joint loss, settings: {model.sampler: joint}}
+  resizer: {title: resizer, settings: {model.sampler: interpolation}}
+  peek: {title: edges, settings: {model.sampler: edge}}
+  full: {title: all pixels, network_of: joint, sampler: full}
+"""
+STUDIES = """
+studies:
+  Width of the kernel: {method: joint, budgets: [32], setting: model.sigma, values: [1, 2, 8]}
+  Blur: {method: peek, budgets: [32], setting: model.edge_radius, values: [1, 3]}
+  Options: {method: joint, budgets: [32], changes: {no edges: {loss.gamma: 0},
+            both: {loss.gamma: 10, model.sigma: 3}}}
+"""
+
+
+def experiment_of(folder: Path, text: str) -> Experiment:
+    (folder / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (folder / "e.yaml").write_text(text)
+    return read_experiment(folder / "e.yaml")
+
+
+def counts_of(rng: np.random.Generator, right: float, pixels: int = 4000) -> np.ndarray:
+    """(C, C + 1) counts in which about a share of each class's pixels is right."""
+    counts = np.zeros((len(CLASSES), len(CLASSES) + 1), np.int64)
+    for k, share in enumerate(SHARES):
+        n = round(share * pixels)
+        hits = round(n * float(np.clip(right - 0.08 * k + rng.normal(0, 0.03), 0.02, 0.98)))
+        counts[k, k] = hits
+        counts[k, (k + 1) % 4] += n - hits
+    return counts
+
+
+def evaluation_of(entry: Entry, quality: float, rng: np.random.Generator) -> Evaluation:
+    """An evaluation of random counts, on six blocks of one image."""
+    side = math.isqrt(math.prod(entry.budget)) if entry.budget else 256
+    right = quality + 0.06 * math.log2(side / 16)
+    units = tuple(Unit("a", 0, 1024 * k, counts_of(rng, right)) for k in range(6))
+    soft = MapScores.empty(len(CLASSES))
+    soft.confusion.counts += np.sum([unit.counts for unit in units], 0)
+    soft.trimap.pixels += np.array([100, 1000, 3000, 5000])
+    soft.trimap.right += (soft.trimap.pixels * (right + np.array([-0.3, -0.2, 0, 0.05]))).astype(
+        int
+    )
+    nearest = MapScores.empty(len(CLASSES))
+    nearest.confusion.counts += counts_of(rng, right - 0.03)
+    deformed = counts_of(rng, right + 0.02)
+    if entry.trial.sampler in ("learned", "oracle"):
+        deformed[3] *= 3
+    levels = np.arange(256)
+    seen = np.where(levels > 60, levels * 4, 0)
+    calibration = Calibration(seen, (seen * np.clip(levels / 255 + right - 0.6, 0, 1)).astype(int))
+    pixels = 24_000
+    cost = Cost(
+        scene_pixels=pixels, sampled_pixels=6 * side**2, windows=6,
+        flops=int(3e5 * side**2), seconds=0.01 * side,
+        cpu_seconds=0.02 * side + rng.uniform(0, 0.3),
+        seconds_reading=0.1, peak_memory_bytes=10**9, device_memory_bytes=None, parameters=10,
+        device="cpu",
+    )  # fmt: skip
+    return Evaluation(
+        model="m", architecture="a", dataset="d", split="val", items=("a",), classes=CLASSES,
+        sampler=entry.trial.sampler, oracle=entry.trial.sampler == "oracle", budget="",
+        overlap=0.0, sizes=((1024, 1024, side, side),), notes=(), version="0",
+        soft=soft, nearest=nearest, deformed=Confusion.of(deformed),
+        intrinsic=Confusion.of(counts_of(rng, right + 0.2)),
+        intrinsic_nearest=Confusion.of(counts_of(rng, right + 0.15)),
+        calibration=calibration, cost=cost, units=units,
+    )  # fmt: skip
+
+
+def comparison_of(
+    experiment: Experiment, kept: Callable[[Entry], bool] = lambda entry: True
+) -> Comparison:
+    rng = np.random.default_rng(7)
+    names = list(experiment.methods)
+    results = {
+        entry: evaluation_of(entry, 0.5 + 0.012 * (names.index(entry.method) % 7), rng)
+        for entry in experiment.entries()
+    }
+    return Comparison(experiment, {entry: one for entry, one in results.items() if kept(entry)})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Comparison:
+    return comparison_of(experiment_of(tmp_path_factory.mktemp("whole"), HEAD + STUDIES))
+
+
+@pytest.fixture(scope="module")
+def panels(whole) -> dict[str, Panel]:
+    found = charts(whole)
+    for panel in found:
+        panel.figure.draw_without_rendering()
+    return {panel.title: panel for panel in found}
+
+
+def titled(panel: Panel, title: str) -> Axes:
+    return next(axes for axes in panel.figure.axes if axes.get_title("left") == title)
+
+
+def whiskers(container: ErrorbarContainer) -> np.ndarray:
+    """Half lengths of the error bars, along y."""
+    (bars,) = container[2]
+    return np.array([(s[1, 1] - s[0, 1]) / 2 for s in bars.get_segments()])
+
+
+def errorbars(axes: Axes) -> dict[str, ErrorbarContainer]:
+    return {str(c.get_label()): c for c in axes.containers if isinstance(c, ErrorbarContainer)}
+
+
+def bars(axes: Axes) -> dict[str, BarContainer]:
+    return {str(c.get_label()): c for c in axes.containers if isinstance(c, BarContainer)}
+
+
+def line(axes: Axes, label: str) -> np.ndarray:
+    """(n, 2) points of the one line of a label."""
+    (found,) = [one for one in axes.get_lines() if one.get_label() == label]
+    return np.column_stack(found.get_data()).astype(float)
+
+
+def words(panel: Panel) -> str:
+    """All that is written in a figure."""
+    found = panel.figure.findobj(lambda one: hasattr(one, "get_text"))
+    return " ".join(text.get_text() for text in found).replace("\n", " ")
+
+
+def test_figures_come_in_reading_order_and_at_print_width(panels):
+    assert list(panels) == [
+        "Accuracy and cost", "mIoU at each budget", "Gain by class", "Difference from the baseline",
+        "Class frequency in the samples", "Accuracy near borders",
+        "Intrinsic and full-resolution mIoU", "Width of the kernel", "Blur", "Options",
+        "Confidence and accuracy",
+    ]  # fmt: skip
+    for panel in panels.values():
+        assert panel.figure.get_size_inches()[0] == 7
+        for text in panel.figure.findobj(lambda one: hasattr(one, "get_fontsize")):
+            assert not text.get_text() or text.get_fontsize() >= 7
+
+
+def test_nothing_sticks_out_of_a_page_and_names_do_not_overlap(panels):
+    for panel in panels.values():
+        width, height = panel.figure.get_size_inches()
+        box = panel.figure.get_tightbbox()
+        assert box.x0 >= 0, panel.title
+        assert box.x1 <= width, panel.title
+        assert box.y0 >= 0, panel.title
+        assert box.y1 <= height, panel.title
+    axes = titled(panels["Accuracy and cost"], "Samples")
+    boxes = sorted((t.get_window_extent().y0, t.get_window_extent().y1) for t in axes.texts)
+    assert len(boxes) == 5
+    assert all(below[1] <= above[0] for below, above in pairwise(boxes))
+
+
+def test_cost_curves_are_the_cells_means_and_deviations(whole, panels):
+    panel = panels["Accuracy and cost"]
+    for title, cost in (
+        ("Samples", lambda c: math.prod(c.budget)),
+        ("Processor time", lambda c: c.cpu_seconds_per_megapixel),
+        ("Operations", lambda c: c.evaluations[0].cost.flops / 24_000 * 1e6 / 1e9),
+    ):
+        axes = titled(panel, title)
+        assert axes.get_xscale() == "log"
+        found = errorbars(axes)
+        for name, label in (("uniform", "evenly"), ("joint", "joint loss")):
+            cells = whole.curve(name)
+            x, y = found[label][0].get_data()
+            assert x == pytest.approx([cost(cell) for cell in cells])
+            assert y == pytest.approx([100 * cell.miou.mean for cell in cells])
+            assert whiskers(found[label]) == pytest.approx([100 * c.miou.std for c in cells])
+    assert len(whole.curve("uniform")) == 5  # with the baseline's further budgets
+    everywhere = 100 * whole.cell("full", None).miou.mean
+    assert line(titled(panel, "Samples"), "all pixels")[:, 1] == pytest.approx([everywhere] * 2)
+    found = errorbars(titled(panel, "Operations"))["all pixels"][0]
+    assert found.get_ydata() == pytest.approx([everywhere])
+    assert "Points are means over 3 seeds" in panel.caption
+
+
+def test_oracles_are_marked_in_every_figure_that_has_one(panels):
+    for title in (
+        "Accuracy and cost", "mIoU at each budget", "Difference from the baseline",
+        "Class frequency in the samples", "Accuracy near borders",
+        "Intrinsic and full-resolution mIoU", "Blur", "Confidence and accuracy",
+    ):  # fmt: skip
+        assert "edges (oracle)" in words(panels[title]), title
+        assert "see the labels at test time" in panels[title].caption, title
+    found = errorbars(titled(panels["Accuracy and cost"], "Samples"))
+    assert found["edges (oracle)"][0].get_linestyle() == "--"
+    assert same_color(found["edges (oracle)"][0].get_markerfacecolor(), "white")
+    assert found["joint loss"][0].get_linestyle() == "-"
+    for title in ("Gain by class", "Width of the kernel", "Options"):
+        assert "oracle" not in words(panels[title]) + panels[title].caption.replace(
+            "without oracles", ""
+        )
+
+
+def test_a_method_has_one_colour_and_mark_everywhere(panels):
+    curves = errorbars(titled(panels["Accuracy and cost"], "Samples"))
+    looks = {k: (c[0].get_color(), c[0].get_marker()) for k, c in curves.items()}
+    assert len({colour for colour, _ in looks.values()}) == len(looks) == 4
+    assert len({marker for _, marker in looks.values()}) == 4
+    for title, part in (
+        ("Accuracy near borders", "16x16"),
+        ("Intrinsic and full-resolution mIoU", "32x32, soft"),
+    ):
+        found = errorbars(titled(panels[title], part))
+        for name, look in looks.items():
+            assert (found[name][0].get_color(), found[name][0].get_marker()) == look
+
+
+def test_bars_and_their_numbers(whole, panels):
+    axes = titled(panels["mIoU at each budget"], "32x32")
+    cell = whole.cell("joint", (32, 32))
+    (bar,) = bars(axes)["joint loss"]
+    assert bar.get_width() == pytest.approx(100 * cell.miou.mean)
+    written = [text.get_text() for text in axes.texts]
+    assert written[1] == f"{100 * cell.miou.mean:.1f} ± {100 * cell.miou.std:.1f}"
+    diamonds = [one.get_xdata()[0] for one in axes.get_lines() if one.get_label() == "_deformed"]
+    expected = np.mean([one.deformed.miou() for one in cell.evaluations])
+    assert diamonds[1] == pytest.approx(100 * expected)
+    assert len(written) == len(diamonds) == 5
+
+
+def test_gains_of_classes_from_the_most_frequent_with_a_dot_a_seed(whole, panels):
+    panel = panels["Gain by class"]
+    axes = titled(panel, "64x64")
+    labels = [label.get_text().split("\n")[0] for label in titled(panel, "16x16").get_yticklabels()]
+    assert labels == ["Land", "Road", "Building", "Rare"]  # the one without labels is left out
+    assert "25.0 % of pixels" in words(panel)
+    ours, base = whole.cell("joint", (64, 64)), whole.cell("uniform", (64, 64))
+    gains = 100 * np.array(
+        [a.soft.confusion.iou() - b.soft.confusion.iou()
+         for a, b in zip(ours.evaluations, base.evaluations, strict=True)]
+    )[:, :4]  # fmt: skip
+    widths = [bar.get_width() for bar in bars(axes)["joint loss"]]
+    assert widths == pytest.approx(gains.mean(0))
+    assert sorted(line(axes, "_seeds")[:, 0]) == pytest.approx(sorted(gains.ravel()))
+
+
+def test_differences_are_the_paired_ones_with_their_intervals(whole, panels):
+    (axes,) = panels["Difference from the baseline"].figure.axes
+    budgets = [(16, 16), (32, 32), (64, 64)]
+    for kind, expected in (
+        ("equal pixels", [whole.difference("joint", b) for b in budgets]),
+        ("equal time", [whole.at_equal_time("joint", b).difference for b in budgets]),
+    ):
+        label = f"joint loss, {kind}"
+        means = [one.get_xdata()[0] for one in axes.get_lines() if one.get_label() == label]
+        spans = [
+            part.get_segments()[0][:, 0]
+            for part in axes.collections
+            if part.get_label() == f"_{label}"
+        ]
+        assert means == pytest.approx([100 * d.mean for d in expected])
+        assert np.array(spans) == pytest.approx(100 * np.array([[d.low, d.high] for d in expected]))
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["16x16", "32x32", "64x64"] * 3 + ["all"]
+    assert "bootstrap over seeds and blocks" in panels["Difference from the baseline"].caption
+
+
+def test_class_frequencies_of_methods_that_choose(whole, panels):
+    panel = panels["Class frequency in the samples"]
+    found = errorbars(titled(panel, "16x16"))
+    assert set(found) == {"joint loss", "edges (oracle)"}
+    # rare pixels are sampled three times as often as the others: of 20, 1 becomes 3 of 22
+    x = found["joint loss"][0].get_xdata()
+    assert x == pytest.approx([20 / 22] * 3 + [60 / 22])
+
+
+def test_trimaps_at_the_smallest_and_the_middle_budget(whole, panels):
+    panel = panels["Accuracy near borders"]
+    titles = ["16x16", "16x16, difference", "32x32", "32x32, difference"]
+    assert [axes.get_title("left") for axes in panel.figure.axes] == titles
+    ours, base = (
+        np.array([one.soft.trimap.accuracy() for one in whole.cell(name, (32, 32)).evaluations])
+        for name in ("joint", "uniform")
+    )
+    x, y = errorbars(titled(panel, "32x32"))["joint loss"][0].get_data()
+    assert list(x) == [1, 16, 64, 128]
+    assert y == pytest.approx(100 * ours.mean(0))
+    y = errorbars(titled(panel, "32x32, difference"))["joint loss"][0].get_ydata()
+    assert y == pytest.approx(100 * (ours - base).mean(0))
+
+
+def test_intrinsic_against_full_resolution(whole, panels):
+    panel = panels["Intrinsic and full-resolution mIoU"]
+    cell = whole.cell("resizer", (64, 64))
+    for part, across, up in (
+        ("64x64, soft", lambda e: e.intrinsic, lambda e: e.soft.confusion),
+        ("64x64, nearest", lambda e: e.intrinsic_nearest, lambda e: e.nearest.confusion),
+    ):
+        x, y = errorbars(titled(panel, part))["resizer"][0].get_data()
+        assert x == pytest.approx([100 * np.mean([across(e).miou() for e in cell.evaluations])])
+        assert y == pytest.approx([100 * np.mean([up(e).miou() for e in cell.evaluations])])
+    assert "all pixels" not in words(panel)
+
+
+def test_a_study_of_values_with_its_own_and_the_baseline(whole, panels):
+    panel = panels["Width of the kernel"]
+    axes = titled(panel, "32x32")
+    found = errorbars(axes)
+    points = [whole.cell(f"Width of the kernel/{value}", (32, 32)).miou for value in (1, 2, 8)]
+    x, y = found["joint loss"][0].get_data()
+    assert list(x) == [1, 2, 8]
+    assert y == pytest.approx([100 * point.mean for point in points])
+    own = found["own"][0].get_data()
+    assert own[0] == pytest.approx([4])  # the recipe's value, which the method leaves as it is
+    assert own[1] == pytest.approx([100 * whole.cell("joint", (32, 32)).miou.mean])
+    base = 100 * whole.cell("uniform", (32, 32)).miou.mean
+    assert line(axes, "baseline")[:, 1] == pytest.approx([base] * 2)
+    assert "own value is 4" in panel.caption
+
+
+def test_the_blur_is_drawn_as_bars_of_both_figures(whole, panels):
+    left, right = panels["Blur"].figure.axes
+    for axes, figure in ((left, lambda e: e.intrinsic.miou()), (right, lambda e: e.miou)):
+        for label in ("1", "3"):
+            (bar,) = bars(axes)[label]
+            cell = whole.cell(f"Blur/{label}", (32, 32))
+            assert bar.get_height() == pytest.approx(100 * cell.summary(figure).mean)
+        assert axes.get_ylim()[0] == 0
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "3"]
+
+
+def test_named_changes_are_compared_with_the_method_that_they_change(whole, panels):
+    (axes,) = panels["Options"].figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["no edges", "both"]
+    for name in ("no edges", "both"):
+        expected = paired_difference(
+            whole.cell(f"Options/{name}", (32, 32)), [(1.0, whole.cell("joint", (32, 32)))]
+        )
+        assert line(axes, name)[:, 0] == pytest.approx([100 * expected.mean])
+    seeds = [one.get_xdata() for one in axes.get_lines() if one.get_label() == "_seeds"]
+    assert seeds[-1] == pytest.approx(100 * np.array(expected.values))
+
+
+def test_reliability_adds_the_seeds_counts(whole, panels):
+    panel = panels["Confidence and accuracy"]
+    axes = titled(panel, "joint loss")
+    seeds = [one.calibration for one in whole.cell("joint", (32, 32)).evaluations]
+    total = Calibration(sum(c.pixels for c in seeds), sum(c.right for c in seeds))
+    pixels, confidence, accuracy = total.bins()
+    expected = 100 * np.column_stack((confidence, accuracy))[pixels > 0]
+    assert line(axes, "joint loss") == pytest.approx(expected)
+    assert axes.texts[0].get_text() == f"ECE {100 * total.error():.1f} %"
+
+
+def segments(panels: Iterable[Panel]) -> int:
+    """Error bars that are drawn."""
+    found = [
+        part
+        for panel in panels
+        for axes in panel.figure.axes
+        for one in errorbars(axes).values()
+        for part in one[2]
+    ]
+    return len(found)
+
+
+def test_one_seed_draws_no_bars_and_says_so(whole, panels):
+    assert segments(panels.values()) > 0
+    single = Comparison(
+        replace(whole.experiment, seeds=(1,)),
+        {
+            entry: whole.cells[entry.method, entry.budget].evaluations[1]
+            for entry in replace(whole.experiment, seeds=(1,)).entries()
+        },
+    )
+    found = {panel.title: panel for panel in charts(single)}
+    assert list(found) == list(panels)
+    assert segments(found.values()) == 0
+    assert "One seed, so no spread" in found["Accuracy and cost"].caption
+    assert "±" not in words(found["mIoU at each budget"])
+    assert "there is one seed" in found["Difference from the baseline"].caption
+    for panel in found.values():
+        assert not [
+            one for axes in panel.figure.axes for one in axes.get_lines()
+            if one.get_label() == "_seeds"
+        ]  # fmt: skip
+
+
+def test_incomplete_results_leave_out_what_lacks_its_data(whole):
+    def titles(kept: Callable[[Entry], bool]) -> list[str]:
+        return [panel.title for panel in charts(part(whole, kept))]
+
+    assert titles(lambda entry: False) == []
+    assert titles(lambda entry: entry.method == "uniform") == [
+        "Accuracy and cost", "mIoU at each budget", "Accuracy near borders",
+        "Intrinsic and full-resolution mIoU", "Confidence and accuracy",
+    ]  # fmt: skip
+    # without the baseline nothing is a gain; a study needs its points, named changes their method
+    assert titles(lambda entry: entry.method == "joint" or entry.method == "Options/both") == [
+        "Accuracy and cost", "mIoU at each budget", "Class frequency in the samples",
+        "Accuracy near borders", "Intrinsic and full-resolution mIoU", "Options",
+        "Confidence and accuracy",
+    ]  # fmt: skip
+    assert titles(lambda entry: entry.method == "Options/both") == []
+    assert titles(lambda entry: entry.method == "Blur/3") == ["Blur"]
+    assert titles(lambda entry: entry.method == "full") == ["Accuracy and cost"]
+
+
+def part(whole: Comparison, kept: Callable[[Entry], bool]) -> Comparison:
+    return Comparison(
+        whole.experiment,
+        {
+            entry: whole.cells[entry.method, entry.budget].evaluations[entry.seed]
+            for entry in whole.experiment.entries()
+            if kept(entry)
+        },
+    )
+
+
+def test_means_over_other_seeds_are_not_ranked(whole):
+    uneven = charts(part(whole, lambda e: e.method == "uniform" or e.seed == 0))
+    caption = uneven[0].caption
+    assert "means over 1 to 3 seeds" in caption
+    assert "Not all have the same seeds" in caption
+    assert "highest means" not in caption
+    best = max(("uniform", "joint", "resizer"), key=lambda m: whole.cell(m, (64, 64)).miou.mean)
+    mean = 100 * whole.cell(best, (64, 64)).miou.mean
+    said = f"{whole.experiment.methods[best].title} at 64x64 ({mean:.1f} %)"
+    assert said in charts(whole)[0].caption
+
+
+@pytest.mark.slow
+def test_twelve_methods_of_long_titles_at_six_budgets_fit(tmp_path):
+    text = HEAD.replace("[16, 32, 64]", "[16, 24, 32, 48, 64, 96]")
+    text += "".join(
+        f"  more{k}: {{title: 'one more method, of forty letters, no. {k}', "
+        f"settings: {{model.sampler: joint, model.sigma: {k + 5}}}}}\n"
+        for k in range(7)
+    )
+    found = charts(comparison_of(experiment_of(tmp_path, text), lambda entry: entry.seed == 0))
+    for panel in found:
+        panel.figure.draw_without_rendering()
+        width, height = panel.figure.get_size_inches()
+        box = panel.figure.get_tightbbox()
+        assert 0 <= box.x0 < box.x1 <= width, panel.title
+        assert 0 <= box.y0 < box.y1 <= height, panel.title
+    axes = titled(found[0], "Samples")
+    boxes = sorted((t.get_window_extent().y0, t.get_window_extent().y1) for t in axes.texts)
+    assert len(boxes) == 12
+    assert all(below[1] <= above[0] for below, above in pairwise(boxes))
+    looks = {(c[0].get_color(), c[0].get_marker()) for c in errorbars(axes).values()}
+    assert len(looks) == 11

@@ -1,0 +1,513 @@
+"""The report of a comparison: both pages say what the comparison has, and nothing more."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from matplotlib.figure import Figure
+
+import geodeform.evaluation.comparison_report as report
+from geodeform.cli.main import main
+from geodeform.errors import OutputError
+from geodeform.evaluation.calibration import Calibration
+from geodeform.evaluation.campaign import Work, plan_campaign
+from geodeform.evaluation.comparison import Comparison, Difference
+from geodeform.evaluation.comparison_pages import (
+    Bullets,
+    Document,
+    Paragraph,
+    Section,
+    Strong,
+    Table,
+    html_page,
+    markdown_page,
+)
+from geodeform.evaluation.comparison_report import write_comparison
+from geodeform.evaluation.comparison_tables import Findings, interval, points, spread
+from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
+from geodeform.evaluation.metrics import Confusion
+from geodeform.evaluation.panels import Panel
+from geodeform.evaluation.result import Cost, Evaluation, MapScores, Unit
+
+CLASSES = ("Building", "Land", "Road <&>", "Vegetation", "Water")
+
+EXPERIMENT = """
+title: "Which | sampler <b>?</b>"
+about: About *this*.
+recipe: recipe.yaml
+settings: {optim.steps: 60}
+held_out: [["1"], ["2"]]
+budgets: [16, 32]
+seeds: [0, 1, 2]
+baseline: uniform
+baseline_budgets: [24, 48]
+methods:
+  uniform: {title: evenly, settings: {model.sampler: uniform}}
+  joint: {title: "joint | loss", settings: {model.sampler: joint}}
+  single: {title: single loss, settings: {model.sampler: single}}
+  oracle: {title: at borders, network_of: joint, sampler: oracle}
+  full: {title: all of it, network_of: uniform, sampler: full}
+studies:
+  Gamma: {method: joint, budgets: [16], setting: loss.gamma, values: [50, 200]}
+"""
+
+SKILL = {"uniform": 0.6, "joint": 0.7, "single": 0.55, "oracle": 0.8, "full": 0.9}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Experiment:
+    folder = tmp_path_factory.mktemp("experiment")
+    (folder / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (folder / "which.yaml").write_text(EXPERIMENT)
+    return read_experiment(folder / "which.yaml")
+
+
+@pytest.fixture(scope="module")
+def works(experiment) -> list[Work]:
+    return plan_campaign(experiment, Path("nowhere"))
+
+
+def evaluation(experiment: Experiment, entry: Entry) -> Evaluation:
+    """Counts of 8 blocks, right in a share of the pixels that grows with skill and budget."""
+    n = len(CLASSES)
+    method = experiment.methods[entry.method]
+    samples = 65536 if entry.budget is None else entry.budget[0] * entry.budget[1]
+    name = entry.method if not method.study else "joint"
+    skill = SKILL[name] * (0.6 + 0.1 * np.log(samples) / np.log(1024)) + 0.01 * entry.seed
+    rng = np.random.default_rng([entry.seed, len(entry.method), samples])
+    units = []
+    for k in range(8):
+        truth = np.array([80, 600, 120, 150, 50]) + 10 * k
+        counts = np.zeros((n, n + 1), np.int64)
+        for c in range(n):
+            counts[c, :n] = rng.multinomial(
+                truth[c], skill * np.eye(n)[c] + (1 - skill) * np.full(n, 1 / n)
+            )
+        units.append(Unit(entry.fold[0], 0, 1024 * k, counts))
+    total = Confusion.of(np.sum([unit.counts for unit in units], 0))
+    soft = replace(MapScores.empty(n), confusion=total)
+    soft.trimap.pixels[:], soft.trimap.right[:] = 100, 40
+    calibration = Calibration()
+    return Evaluation(
+        model="model.safetensors",
+        architecture="lite0",
+        dataset="dubai",
+        split="val",
+        items=entry.fold,
+        classes=CLASSES,
+        sampler=entry.trial.sampler,
+        oracle=entry.trial.sampler == "oracle",
+        budget="",
+        overlap=0.25 if entry.budget is None else 0.125,
+        sizes=((1024, 1024, *(entry.budget or (1024, 1024))),),
+        notes=("A note.",),
+        version="0.1.0",
+        soft=soft,
+        nearest=replace(MapScores.empty(n), confusion=total),
+        deformed=total,
+        intrinsic=total,
+        intrinsic_nearest=total,
+        calibration=calibration,
+        cost=Cost(
+            scene_pixels=10**6,
+            sampled_pixels=samples,
+            windows=1,
+            flops=samples * 1000,
+            seconds=0.1,
+            cpu_seconds=samples / 1000 * (1.2 if name == "joint" else 1.0),
+            seconds_reading=0.1,
+            peak_memory_bytes=2**30,
+            device_memory_bytes=None,
+            parameters=10,
+            device="CPU",
+        ),
+        units=tuple(units),
+    )
+
+
+def results_of(experiment: Experiment, **only: object) -> dict[Entry, Evaluation]:
+    """Evaluations of the entries whose attributes are among those given."""
+    return {
+        entry: evaluation(experiment, entry)
+        for entry in experiment.entries()
+        if all(getattr(entry, key) in values for key, values in only.items())
+    }
+
+
+def panel(title: str) -> Panel:
+    figure = Figure(figsize=(2, 1))
+    figure.add_subplot().plot([0, 1], [0, 1])
+    return Panel(title, f"The caption of {title}.", figure)
+
+
+@pytest.fixture
+def write(works):
+    """Write a report; return its folder."""
+
+    def written(experiment, results: dict[Entry, Evaluation], folder: Path, **more) -> Path:
+        given = {
+            "figures": [panel("Gain by class"), panel("Gamma"), panel("Something <new>")],
+            "panels": [panel("What is seen")],
+            "command": "geodeform compare which.yaml --root 'a & b'",
+            "works": works,
+        }
+        paths = write_comparison(Comparison(experiment, results), results, folder, **given | more)
+        assert all(path.is_file() for path in paths)
+        return folder
+
+    return written
+
+
+class Page(HTMLParser):
+    """Tables by caption, text, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.text, self.title = "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        attrs = dict(attrs)
+        self.loaded += [attrs[k] for k in ("src", "href", "srcset") if k in attrs]
+        if tag in ("meta", "img", "br"):
+            return
+        self.open.append(tag)
+        if tag == "table":
+            self.rows = self.tables.setdefault(attrs["aria-label"], [])
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        if "style" in self.open:
+            assert "http" not in data
+            assert "@import" not in data
+        elif "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+        elif data.strip():
+            self.text += f"{' '.join(data.split())}\n"
+
+
+def markdown_tables(text: str) -> dict[str, list[list[str]]]:
+    """Title → rows of a Markdown page's tables, without the signs that make it Markdown."""
+    tables = {}
+    for block in re.finditer(r"^\*\*Table \d+\. (.*?)\.\*\*.*?\n\n((?:\|.*\n)+)", text, re.M):
+        lines = block[2].splitlines()
+        rows = [
+            [bare(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in (lines[0], *lines[2:])
+        ]
+        tables[bare(block[1])] = rows
+    return tables
+
+
+def bare(text: str) -> str:
+    """Markdown without its escapes and stars."""
+    return re.sub(r"\\(\W)", r"\1", re.sub(r"(?<!\\)\*\*", "", text))
+
+
+def test_both_pages_have_the_comparisons_numbers(experiment, write, tmp_path):
+    results = results_of(experiment)
+    comparison = Comparison(experiment, results)
+    folder = write(experiment, results, tmp_path / "which")
+    page = Page((folder / "report.html").read_text())
+    marks = markdown_tables((folder / "report.md").read_text())
+    assert set(page.tables) == set(marks)
+
+    title = "Full-resolution mIoU of the map that users get, %"
+    assert page.tables[title] == marks[title]
+    assert page.tables[title][0] == ["Method", "16x16", "32x32", "every pixel"]
+    rows = {row[0]: row[1:] for row in page.tables[title][1:]}
+    assert set(rows) == {
+        "evenly",
+        "joint | loss",
+        "single loss",
+        "at borders (oracle)",
+        "all of it",
+    }
+    for name, said in (("uniform", "evenly"), ("joint", "joint | loss")):
+        for k, budget in enumerate(((16, 16), (32, 32))):
+            values = 100 * np.array(
+                [one.miou for one in comparison.cells[name, budget].evaluations]
+            )
+            assert rows[said][k] == f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+    assert rows["all of it"][:2] == ["\u2013", "\u2013"]
+
+    title = next(name for name in marks if name.startswith("Difference from the baseline (evenly)"))
+    (row,) = (r for r in marks[title] if r[:2] == ["32x32", "joint | loss"])
+    known = comparison.difference("joint", (32, 32))
+    timed = comparison.at_equal_time("joint", (32, 32))
+    assert known is not None
+    assert timed is not None
+    assert known.low > 0
+    assert row[2:] == [
+        points(known.mean), interval(known), points(timed.difference.mean),
+        interval(timed.difference), f"{timed.samples:,.0f}",
+    ]  # fmt: skip
+    assert timed.samples == pytest.approx(1024 * 1.2, rel=0.01)
+    grouped = [r for r in page.tables[title] if r[0] == "joint | loss"]
+    assert row[1:] in grouped  # HTML has the budget in a row of its own
+    assert ["Samples: 32x32"] in page.tables[title]
+
+    for text in (page.text, bare((folder / "report.md").read_text())):
+        flat = " ".join(text.split())
+        assert "missing" not in flat
+        assert "3 seeds (0, 1, 2)." in flat
+        height = spread(comparison.cells["joint", (16, 16)].miou)
+        assert f"is “joint | loss”, {height} %. At equal pixels: +" in flat
+        assert "A note." in flat
+        assert "CC0-1.0" in flat
+        assert "dubai" in flat
+
+
+def test_nothing_is_called_better_where_the_interval_holds_0():
+    sure, unsure = Difference((0.01, 0.02), 0.001, 0.03), Difference((0.01, 0.02), -0.001, 0.03)
+    worse = Difference((-0.01, -0.02), -0.03, -0.0001)
+    assert report._verdict(sure) == "+1.5 (+0.1 to +3.0), better"
+    assert "better" not in report._verdict(unsure)
+    assert "no difference is shown" in report._verdict(unsure)
+    assert report._verdict(worse) == "\u22121.5 (\u22123.0 to \u22120.01), worse"
+
+
+def test_the_best_method_is_bold_and_no_oracle_or_sure_by_it(experiment, write, tmp_path):
+    text = (write(experiment, results_of(experiment), tmp_path / "w") / "report.md").read_text()
+    table = text.split("Table 1.")[1].split("\n\n")[1].splitlines()
+    (joint,) = (line for line in table if "joint" in line)
+    assert joint.count("**") == 4
+    assert all("**" not in line for line in table if "evenly" in line or "borders" in line)
+
+
+def test_gains_of_the_classes_are_means_of_paired_seeds(experiment, write, tmp_path):
+    results = results_of(experiment)
+    del results[next(e for e in results if e.method == "joint" and e.budget == (16, 16))]  # seed 0
+    comparison = Comparison(experiment, results)
+    folder = write(experiment, results, tmp_path / "w")
+    rows = markdown_tables((folder / "report.md").read_text())["IoU by class at 16x16 samples, %"]
+    assert [row[0] for row in rows[1:]] == ["Land", "Vegetation", "Road <&>", "Building", "Water"]
+    ours, base = comparison.cells["joint", (16, 16)], comparison.cells["uniform", (16, 16)]
+    assert (ours.seeds, base.seeds) == ((1, 2), (0, 1, 2))
+    pairs = zip(ours.evaluations, base.evaluations[1:], strict=True)
+    gain = np.mean([a.soft.confusion.iou()[1] - b.soft.confusion.iou()[1] for a, b in pairs])
+    assert rows[1][4] == points(gain)
+    assert "(2 seeds)" in (folder / "report.md").read_text()
+
+
+def test_each_held_out_part_has_a_row_with_every_seed(experiment, write, tmp_path):
+    results = results_of(experiment)
+    comparison = Comparison(experiment, results)
+    folder = write(experiment, results, tmp_path / "w")
+    tables = markdown_tables((folder / "report.md").read_text())
+    (rows,) = (rows for title, rows in tables.items() if "on each held-out part" in title)
+    part = comparison.fold_difference("joint", (32, 32), ("2",))
+    assert part is not None
+    (row,) = (row for row in rows if row[1] == "2")
+    each = ", ".join(points(value) for value in part.values)
+    assert row[3] == f"{points(part.mean)} ({each})"
+    assert rows[-1][1] == "all, pooled"
+
+
+def test_a_study_is_compared_with_its_method(experiment, write, tmp_path):
+    results = results_of(experiment)
+    comparison = Comparison(experiment, results)
+    folder = write(experiment, results, tmp_path / "w")
+    tables = markdown_tables((folder / "report.md").read_text())
+    (rows,) = (rows for title, rows in tables.items() if title.startswith("Gamma"))
+    own = experiment.recipe.loss.gamma
+    assert [row[1] for row in rows[1:]] == [f"{own:g} (the method's own)", "50", "200"]
+    ours = comparison.cells["Gamma/200", (16, 16)].evaluations
+    base = comparison.cells["joint", (16, 16)].evaluations
+    gap = np.mean([a.miou - b.miou for a, b in zip(ours, base, strict=True)])
+    assert rows[3][3] == points(gap)
+    data = json.loads((folder / "results.json").read_text())
+    assert data["studies"][0]["points"][1]["difference"]["mean"] == pytest.approx(gap)
+
+
+def test_a_partial_run_says_what_is_missing(experiment, write, tmp_path):
+    results = results_of(experiment, method=("uniform", "joint"), seed=(0, 1))
+    text = (write(experiment, results, tmp_path / "w") / "report.md").read_text()
+    count = len(experiment.entries())
+    assert f"{count - len(results)} of {count} evaluations are missing" in text
+    assert "single loss" not in text.split("## How it was measured")[0]
+    assert "2 seeds (0, 1)." in text
+
+
+def test_without_the_baseline_there_are_no_differences(experiment, write, tmp_path):
+    results = results_of(experiment, method=("joint",))
+    text = (write(experiment, results, tmp_path / "w") / "report.md").read_text()
+    assert "Table 1." in text
+    assert "## Difference" not in text
+    assert "better" not in text.split("## How")[0].replace("the lower the better", "")
+
+
+def test_one_seed_has_no_spread_and_says_so(experiment, write, tmp_path):
+    results = results_of(experiment, seed=(1,))
+    folder = write(experiment, results, tmp_path / "w")
+    text = (folder / "report.md").read_text()
+    assert "±" not in text
+    assert "One seed (1)" in text
+    assert "over blocks (of one seed)" in text
+    cell = json.loads((folder / "results.json").read_text())["cells"][0]
+    assert cell["figures"]["users' map"]["std"] is None
+
+
+def test_without_an_oracle_or_a_study_nothing_is_said_of_them(experiment, write, tmp_path):
+    results = results_of(experiment, method=("uniform", "joint", "single"))
+    text = (write(experiment, results, tmp_path / "w", figures=[]) / "report.md").read_text()
+    outcome = text.split("## How it was measured")[0]
+    assert "oracle" not in outcome
+    assert "Gamma" not in outcome
+    assert "very pixel (" not in outcome
+
+
+def test_pictures_stand_where_their_tables_are(experiment, write, tmp_path):
+    folder = write(experiment, results_of(experiment), tmp_path / "w")
+    text = (folder / "report.md").read_text()
+    sections = {part.split("\n")[0]: part for part in text.split("\n## ")}
+    assert "![Figure 1. Gain by class](pictures/01-gain-by-class.png)" in sections["Classes"]
+    assert "![Figure 2. Gamma]" in sections["Gamma"]
+    assert "Something \\<new\\>" in sections["Further charts"]
+    assert "The caption of What is seen." in sections["What the methods see and map"]
+    for name in re.findall(r"\]\((pictures/.*?)\)", text):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert len(list((folder / "pictures").iterdir())) == 4
+    page = (folder / "report.html").read_text()
+    assert page.count('src="data:image/svg+xml;base64,') == 3
+    assert page.count('src="data:image/png;base64,') == 1  # the panel, which is a photograph
+    assert "<figcaption><b>Figure 3. Something &lt;new&gt;.</b>" in page
+
+
+def test_the_page_loads_nothing_and_escapes_what_it_was_given(experiment, write, tmp_path):
+    folder = write(experiment, results_of(experiment), tmp_path / "w")
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert not page.open
+    assert all(place.startswith(("data:image/", "#")) for place in page.loaded)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "<h1>Which | sampler &lt;b&gt;?&lt;/b&gt;</h1>" in text
+    assert "--root 'a & b'" in page.text
+    marks = (folder / "report.md").read_text()
+    assert marks.startswith("# Which \\| sampler \\<b\\>?\\</b\\>\n\nAbout \\*this\\*.\n")
+    assert "```sh\ngeodeform compare which.yaml --root 'a & b'\n```" in marks
+
+
+def test_csv_reads_back_with_every_evaluation(experiment, write, tmp_path):
+    results = results_of(experiment)
+    folder = write(experiment, results, tmp_path / "w")
+    table = pd.read_csv(folder / "results.csv", dtype={"held_out": str})
+    assert len(table) == len(experiment.entries()) == len(results)
+    entry = Entry("joint", ("2",), 1, (32, 32), next(
+        e.trial for e in results if (e.method, e.fold, e.seed, e.budget) ==
+        ("joint", ("2",), 1, (32, 32))
+    ))  # fmt: skip
+    (row,) = table[
+        (table.method == "joint") & (table.held_out == "2") & (table.seed == 1)
+        & (table.budget == "32x32")
+    ].to_dict("records")  # fmt: skip
+    one = results[entry]
+    assert row["miou"] == one.miou
+    assert row["soft_accuracy"] == one.soft.confusion.accuracy()
+    assert row["soft_trimap_accuracy (16)"] == 0.4
+    assert row["sampled_share"] == 1024 / 1e6
+    assert (row["seconds"], row["cpu_seconds"]) == (one.cost.seconds, one.cost.cpu_seconds)
+    assert table[table.method == "full"].budget.isna().all()
+    assert table[table.oracle].method.unique().tolist() == ["oracle"]
+
+
+def test_json_has_values_means_and_intervals(experiment, write, tmp_path):
+    results = results_of(experiment)
+    comparison = Comparison(experiment, results)
+    data = json.loads((write(experiment, results, tmp_path / "w") / "results.json").read_text())
+    assert len(data["cells"]) == len(comparison.cells)
+    (cell,) = (c for c in data["cells"] if (c["method"], c["budget"]) == ("joint", "16x16"))
+    known = comparison.difference("joint", (16, 16))
+    assert known is not None
+    assert (cell["difference"]["low"], cell["difference"]["high"]) == (known.low, known.high)
+    miou = comparison.cells["joint", (16, 16)].miou
+    assert cell["figures"]["users' map"] == {
+        "values": list(miou.values), "mean": miou.mean, "std": miou.std
+    }  # fmt: skip
+    assert cell["equal_accuracy"] == Findings(comparison).equal_accuracy(
+        comparison.cells["joint", (16, 16)]
+    )
+
+
+def test_a_failure_leaves_the_old_report(experiment, write, tmp_path, monkeypatch):
+    results = results_of(experiment)
+    folder = write(experiment, results, tmp_path / "w")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    replaced = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == "results.json":
+            raise OSError(28, "No space left on device", str(target))
+        return replaced(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OutputError, match="No space left"):
+        write(experiment, results, folder, command="another", figures=[])
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_pictures_of_the_old_report_go_and_other_files_stay(experiment, write, tmp_path):
+    results = results_of(experiment)
+    folder = write(experiment, results, tmp_path / "w")
+    (folder / "pictures" / "mine.png").write_bytes(b"mine")
+    write(experiment, results, folder, figures=[panel("Gamma")], panels=[])
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        "01-gamma.png", "mine.png",
+    ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(experiment, write, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Cannot write the report"):
+        write(experiment, results_of(experiment, seed=(0,)), tmp_path / "file" / "w")
+
+
+def test_the_same_results_make_the_same_bytes(experiment, write, tmp_path):
+    results = results_of(experiment, seed=(0,))
+    one, two = (write(experiment, results, tmp_path / name) for name in ("a", "b"))
+    for path in one.rglob("*.*"):
+        assert path.read_bytes() == (two / path.relative_to(one)).read_bytes()
+
+
+def test_a_document_has_the_same_words_in_both_forms():
+    table = Table("T", ["a|b", "c"], [("", [["x_y", Strong("1")], ["<z>", "2"]])], note="N.")
+    document = Document(
+        "Title", [Paragraph("- no list {{css}}")], [Section("S", [Bullets(["* i"]), table])]
+    )
+    page = Page(html_page(document))
+    assert page.tables["T"] == [["a|b", "c"], ["x_y", "1"], ["<z>", "2"]]
+    assert "- no list {{css}}" in page.text
+    assert markdown_page(document, []) == (
+        "# Title\n\n\\- no list {{css}}\n\n## S\n\n- \\* i\n\n**Table 1. T.** N.\n\n"
+        "| a\\|b  |     c |\n| ----- | ----: |\n| x_y   | **1** |\n| \\<z\\> |     2 |\n"
+    )
+
+
+def test_the_command_says_that_there_is_nothing_to_report(experiment, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (tmp_path / "which.yaml").write_text(EXPERIMENT)
+    words = ["compare", str(tmp_path / "which.yaml"), "--root", str(tmp_path), "--partial"]
+    done = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "nothing to report yet" in done.output
+    assert f"has 0 of the {len(experiment.entries())} evaluations" in done.output
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,147 @@
+"""Experiments: what is trained and evaluated, and what shares a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geodeform.config import TrainConfig
+from geodeform.errors import ConfigError
+from geodeform.evaluation.experiment import read_experiment, training_key
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
+
+BASE = {
+    "recipe": "recipe.yaml",
+    "settings": {"optim.steps": 10},
+    "budgets": [64, 32],
+    "seeds": [0, 1],
+    "baseline": "uniform",
+    "baseline_budgets": [48],
+    "methods": {
+        "uniform": {"settings": {"model.sampler": "uniform"}},
+        "joint": {"title": "learned", "settings": {"model.sampler": "joint"}},
+        "bound": {"network_of": "joint", "sampler": "oracle"},
+        "full": {
+            "sampler": "full",
+            "settings": {"model.sampler": "uniform", "data.window": 128, "model.sizes": 128},
+        },
+    },
+}
+
+
+def experiment(tmp_path: Path, **changes):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\noptim: {lr: 0.5}\n")
+    values = {k: v for k, v in {**BASE, **changes}.items() if v is not None}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return read_experiment(path)
+
+
+def test_each_network_is_trained_once_and_evaluated_everywhere(tmp_path):
+    one = experiment(tmp_path)
+    assert one.name == "mine"
+    assert one.budgets == ((32, 32), (64, 64))
+    entries = one.entries()
+    # uniform at 3 budgets, joint and its oracle at 2, full once; two seeds
+    assert len(entries) == 2 * (3 + 2 + 2 + 1)
+    trainings = one.trainings()
+    assert len(trainings) == 2 * 3  # the oracle has none of its own
+    by_method = {(e.method, e.seed): e.trial for e in entries}
+    assert by_method["bound", 1].training == by_method["joint", 1].training
+    assert by_method["joint", 0].training != by_method["joint", 1].training
+    assert {e.trial.sampler for e in entries if e.method == "joint"} == {"learned"}
+    assert {e.trial.sampler for e in entries if e.method == "bound"} == {"oracle"}
+    (full,) = {e.trial.file_name for e in entries if e.method == "full"}
+    assert full == "val-full-all.json"
+    config = trainings[by_method["joint", 1].training]
+    assert config.model.sizes == ((32, 32), (64, 64))  # not the baseline's further budget
+    assert config.run.seed == 1
+    assert config.optim.lr == 0.5
+    assert config.optim.steps == 10
+    assert trainings[by_method["full", 0].training].model.sizes == ((128, 128),)
+
+
+def test_own_networks_are_trained_at_their_budget(tmp_path):
+    one = experiment(tmp_path, networks="own", baseline_budgets=[40, 56])
+    trainings = one.trainings()
+    sizes = {
+        (e.method, e.budget): trainings[e.trial.training].model.sizes
+        for e in one.entries()
+        if e.seed == 0
+    }
+    assert sizes["joint", (32, 32)] == ((32, 32),)
+    assert sizes["joint", (64, 64)] == ((64, 64),)
+    assert sizes["uniform", (40, 40)] == ((32, 32),)  # the nearest by samples
+    assert sizes["uniform", (56, 56)] == ((64, 64),)
+
+
+def test_folds_hold_items_out(tmp_path):
+    one = experiment(tmp_path, held_out=[[7], [1, 8]])
+    assert {t.data.val_items for t in one.trainings().values()} == {("7",), ("1", "8")}
+    whole = experiment(tmp_path, held_out="leave-one-out")
+    assert whole.leave_one_out
+    assert whole.with_items(("a", "b")).folds == (("a",), ("b",))
+
+
+def test_studies_vary_one_method(tmp_path):
+    studies = {
+        "sigma": {"method": "joint", "budgets": [64], "setting": "model.sigma", "values": [2, 8]},
+        "Options": {"method": "joint", "changes": {"sharp": {"model.temperature": 0.5}}},
+    }
+    one = experiment(tmp_path, studies=studies)
+    assert [s.points for s in one.studies] == [("sigma/2", "sigma/8"), ("Options/sharp",)]
+    trainings = one.trainings()
+    points = {e.method: e for e in one.entries() if e.seed == 1 and e.budget == (64, 64)}
+    recipe = trainings[points["sigma/8"].trial.training]
+    assert recipe.model.sigma == 8
+    assert recipe.model.sampler == "joint"
+    assert trainings[points["Options/sharp"].trial.training].model.temperature == 0.5
+    assert one.budgets_of("sigma/2") == ((64, 64),)
+    # a point at the method's own value is the method's own network
+    same = experiment(
+        tmp_path,
+        studies={"sigma": {"method": "joint", "setting": "model.sigma", "values": [4.0]}},
+    )
+    training = {e.method: e.trial.training for e in same.entries() if e.seed == 0}
+    assert training["sigma/4.0"] == training["joint"]
+
+
+def test_the_key_is_of_what_changes_the_weights():
+    config = TrainConfig()
+    same = config.merged({"data.root": "x", "run.out": "y", "run.val_every": 7, "data.workers": 3})
+    assert training_key(same) == training_key(config)
+    for change in ({"run.seed": 1}, {"model.sigma": 5.0}, {"data.val_items": ["8"]}):
+        assert training_key(config.merged(change)) != training_key(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"baseline": "unifrom"}, "did you mean 'uniform'"),
+        ({"budget": [3]}, "Unknown setting 'budget' in the experiment .did you mean 'budgets'"),
+        ({"budgets": None}, "'budgets' is missing"),
+        ({"budgets": ["a"]}, "must be a size"),
+        ({"seeds": ["x"]}, "'seeds' must be a list of whole numbers"),
+        ({"held_out": "7"}, "leave-one-out"),
+        ({"split": "all"}, "'split' must be one of train, val, test"),
+        ({"settings": {"model.sigm": 3}}, "did you mean 'model.sigma'"),
+        ({"methods": {"uniform": {"settings": {"sigma": 3}}}}, "dotted settings"),
+        ({"methods": {"uniform": {"network_of": "x"}}}, "names another method"),
+        ({"studies": {"s": {"method": "no"}}}, "must be a method that is trained"),
+        ({"studies": {"s": {"method": "joint", "setting": "model.sigma"}}}, "needs either"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, changes, sentence):
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        experiment(tmp_path, **changes)
+    assert "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_experiments_that_are_here_are_sound(path):
+    one = read_experiment(path)
+    assert len(one.seeds) >= 3
+    assert one.trainings()

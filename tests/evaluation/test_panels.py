@@ -1,0 +1,288 @@
+"""Panels: what is drawn is what was measured, and a rule chooses it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_scenes import data_of, demo_cut
+from rasterio.windows import Window
+
+import geodeform
+from geodeform.classes import from_hex
+from geodeform.evaluation.campaign import Work, plan_campaign, read_results
+from geodeform.evaluation.evaluate import evaluate
+from geodeform.evaluation.experiment import Experiment, read_experiment, shown_size
+from geodeform.evaluation.metrics import Confusion
+from geodeform.evaluation.panels import Chosen, choose_blocks, panel_figures, predict_block
+from geodeform.evaluation.result import Evaluation, Unit
+from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.models.model_file import save_model
+from geodeform.plot.layers import class_picture
+
+VILLAS = Window(1536, 1024, 640, 640)
+WIDE = Window(1000, 600, 1600, 700)  # two blocks: 700x800 each
+
+EXPERIMENT = """
+title: t
+recipe: recipe.yaml
+budgets: [16, 24]
+seeds: [0]
+baseline: uniform
+methods:
+  uniform: {title: evenly, network_of: joint, sampler: uniform}
+  joint: {title: joint loss, settings: {model.sampler: joint}}
+  oracle: {network_of: joint, sampler: oracle}
+  full: {title: all pixels, network_of: joint, sampler: full}
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> DeformSegmenter:
+    """The packaged network with windows of 256 px: a block of 800 px has many, in two batches."""
+    whole = geodeform.load_model()
+    small = DeformSegmenter(replace(whole.spec, window_px=(256, 256), sample_size=(24, 24)))
+    small.load_state_dict(whole.state_dict())
+    return small.eval()
+
+
+@pytest.fixture(scope="module")
+def data():
+    return data_of(villas=demo_cut(VILLAS), wide=demo_cut(WIDE))
+
+
+def with_units(evaluation: Evaluation, *units: tuple[str, int, int, list[list[int]]]) -> Evaluation:
+    return replace(
+        evaluation,
+        units=tuple(Unit(name, y, x, np.array(counts, np.int64)) for name, y, x, counts in units),
+    )
+
+
+def block(right: int, known: int = 100) -> list[list[int]]:
+    """Counts of two classes, half of the pixels each, of which ``right`` are predicted."""
+    half = known // 2
+    first = min(right, half)
+    return [[first, half - first, 0], [half - (right - first), right - first, 0]]
+
+
+@pytest.fixture(scope="module")
+def some(model, data) -> Evaluation:
+    return evaluate(model, data_of(villas=demo_cut(VILLAS)), sampler="uniform", budget="16x16")
+
+
+def test_blocks_are_ranked_by_gain_in_accuracy_pooled_over_seeds(some):
+    names = "abcde"
+    gains = {"a": (60, 50), "b": (40, 70), "c": (55, 55), "d": (75, 60), "e": (52, 50)}
+    ours = [
+        with_units(some, *((n, 0, 0, block(gains[n][0] + move)) for n in names))
+        for move in (-5, 5)  # two seeds; only their sum says the gain
+    ]
+    base = [with_units(some, *((n, 0, 0, block(gains[n][1])) for n in reversed(names)))] * 2
+    chosen = choose_blocks(ours, base)
+    assert [c.item for c in chosen] == ["d", "e", "b"]
+    assert [c.gain for c in chosen] == pytest.approx([0.15, 0.02, -0.30])
+    assert [c.phrase for c in chosen] == [
+        "largest gain, +15.0 points of pixel accuracy",
+        "median, +2.0 points of pixel accuracy",
+        "largest loss, -30.0 points of pixel accuracy",
+    ]
+    assert {c.blocks for c in chosen} == {5}
+    assert [c.item for c in choose_blocks(ours, base, count=1)] == ["e"]
+    assert [c.item for c in choose_blocks(ours, base, count=9)] == list("daecb")
+    losses = choose_blocks(base, ours, count=2)
+    assert [c.item for c in losses] == ["b", "d"]
+    assert choose_blocks(ours, [with_units(some, ("b", 0, 0, block(99)))])[0].phrase.startswith(
+        "the only block, -59.0"
+    )
+    assert choose_blocks(ours, []) == choose_blocks([], base) == []
+    worse = choose_blocks([with_units(some, ("a", 0, 0, block(10)), ("b", 0, 0, block(5)))], base)
+    assert worse[0].phrase == "smallest loss, -40.0 points of pixel accuracy"
+
+
+def test_blocks_that_show_nothing_are_left_out(some):
+    plain = [[91, 0, 0], [9, 0, 0]]
+    mixed = [[90, 0, 0], [10, 0, 0]]
+    ours = with_units(
+        some,
+        ("full", 0, 0, block(50)), ("full", 0, 1000, block(60)), ("full", 900, 0, block(10, 48)),
+        ("full", 900, 1000, block(10, 50)), ("plain", 0, 0, plain), ("mixed", 0, 0, mixed),
+        ("nothing", 0, 0, block(0, 0)),
+    )  # fmt: skip
+    chosen = choose_blocks([ours], [ours], count=9)
+    assert {(c.item, c.rows, c.columns) for c in chosen} == {
+        ("full", (0, 900), (0, 1000)),
+        ("full", (0, 900), (1000, None)),
+        ("full", (900, None), (1000, None)),
+        ("mixed", (0, None), (0, None)),
+    }
+
+
+@pytest.mark.parametrize(
+    "sampler", ["learned", "uniform", "oracle", pytest.param("full", marks=pytest.mark.slow)]
+)
+def test_the_drawn_prediction_has_the_counts_that_were_measured(model, data, sampler):
+    budget = None if sampler == "full" else "24x24"
+    result = evaluate(model, data, sampler=sampler, budget=budget, device="cpu")
+    assert len(result.units) == 3
+    for unit in result.units:
+        right = next((u.column for u in result.units if u.column > unit.column), None)
+        right = right if unit.item == "wide" else None
+        chosen = Chosen(unit.item, (0, None), (unit.column, right), 0.0, "", 1)
+        got = predict_block(model, data, chosen, sampler=sampler, budget=budget, device="cpu")
+        labels = data.scene(unit.item).labels[:, unit.column : right]
+        counted = Confusion(5)
+        counted.add(labels, got.labels)
+        assert counted.counts.tolist() == unit.counts.tolist()
+        assert got.density.shape == labels.shape
+        assert np.isfinite(got.density).all()
+        assert (got.seen is None) == (sampler == "full")
+
+
+def test_what_is_shown_as_seen_is_what_the_network_was_fed(model, data):
+    """Uniform samples of one window: means of its pixels, in the right place."""
+    chosen = Chosen("wide", (0, None), (800, None), 0.0, "", 1)
+    got = predict_block(model, data, chosen, sampler="uniform", budget="16x16", device="cpu")
+    pixels = np.moveaxis(np.array(data.scene("wide").image()), 0, -1)
+    left = round(float(got.positions[0, 0, 0])) - 8 + 800
+    top = round(float(got.positions[0, 0, 1])) - 8
+    window = pixels[top : top + 256, left : left + 256].astype(float)
+    means = window.reshape(16, 16, 16, 16, 3).mean((1, 3))
+    assert np.abs(means - got.seen).max() <= 1
+    assert got.spacing == (16, 16)
+    assert got.density == pytest.approx(1 / 256)
+
+
+def test_the_density_is_the_one_of_the_windows(model, data):
+    chosen = Chosen("villas", (0, None), (0, None), 0.0, "", 1)
+    whole = DeformSegmenter(replace(model.spec, window_px=(640, 640)))
+    whole.load_state_dict(model.state_dict())
+    got = predict_block(whole.eval(), data, chosen, sampler="learned", budget="24x24", device="cpu")
+    assert got.density.sum() == pytest.approx(24 * 24, rel=0.05)  # samples are where it says
+    assert got.density.max() > 1.2 * got.density.min()
+    inside = (got.positions > 0) & (got.positions < 640)
+    assert inside.all()
+
+
+@pytest.fixture(scope="module")
+def campaign(model, data, tmp_path_factory) -> tuple[Experiment, list[Work]]:
+    """Networks and evaluations as a campaign leaves them."""
+    folder: Path = tmp_path_factory.mktemp("panels")
+    (folder / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (folder / "e.yaml").write_text(EXPERIMENT)
+    experiment = read_experiment(folder / "e.yaml")
+    works = plan_campaign(experiment, folder)
+    for work in works:
+        work.folder.mkdir(parents=True)
+        save_model(model, work.model)
+        for trial in work.trials:
+            budget = None if trial.budget is None else shown_size(trial.budget)
+            found = evaluate(work.model, data, sampler=trial.sampler, budget=budget, device="cpu")
+            found.write_json(work.result(trial))
+    return experiment, works
+
+
+def pictures(figure) -> list[np.ndarray]:
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def notes(figure) -> list[str]:
+    return [axes.get_xlabel() for axes in figure.axes]
+
+
+@pytest.mark.slow
+def test_an_experiment_is_drawn(campaign, data):
+    experiment, works = campaign
+    results = read_results(works, experiment.entries())
+    blocks, rates = panel_figures(experiment, works, results, data, "cpu")
+    pair = {
+        name: [r for e, r in results.items() if e.method == name and e.budget == (16, 16)]
+        for name in ("joint", "uniform")
+    }
+    chosen = choose_blocks(pair["joint"], pair["uniform"])
+    assert len(chosen) == 3
+    texts = [text.get_text() for text in blocks.figure.texts]
+    assert texts[:6] == ["Original", "Difference", "evenly", "joint loss", "oracle", "all pixels"]
+    for one, text in zip(chosen, texts[6:], strict=True):
+        assert text.lower().startswith(one.phrase)
+    assert "'oracle': oracle: sees the labels" in blocks.caption
+    assert "3 blocks" in blocks.caption
+    assert blocks.figure.get_size_inches()[0] == 7
+
+    # the first row's maps, against the counts
+    scheme, first = data.classes, chosen[0]
+    unit = {
+        name: next(
+            u for u in pair[name][0].units if (u.item, u.column) == (first.item, first.columns[0])
+        )
+        for name in pair
+    }
+    rows, columns = slice(*first.rows), slice(*first.columns)
+    labels = data.scene(first.item).labels[rows, columns]
+    shown = pictures(blocks.figure)
+    image, original, _, difference = shown[:4]
+    assert np.array_equal(image, np.moveaxis(data.scene(first.item).image(), 0, -1)[rows, columns])
+    assert np.array_equal(original, class_picture(labels, scheme))
+    accuracy = {name: Confusion.of(u.counts).accuracy() for name, u in unit.items()}
+    said = [note for note in notes(blocks.figure)[:12] if note.endswith("right")]
+    assert said[:2] == [f"{accuracy[name]:.1%} right" for name in ("uniform", "joint")]
+    maps = dict(zip(("uniform", "joint"), (shown[5], shown[7]), strict=True))
+    for name, picture in maps.items():
+        right = (picture == class_picture(labels, scheme)).all(-1) & (labels != 255)
+        assert right.sum() == np.trace(unit[name].counts)
+    only = (difference == from_hex("#0072B2")).all(-1).sum()
+    lost = (difference == from_hex("#D55E00")).all(-1).sum()
+    assert only - lost == np.trace(unit["joint"].counts) - np.trace(unit["uniform"].counts)
+
+    # the second: two budgets of three methods, the median block's
+    (median,) = choose_blocks(pair["joint"], pair["uniform"], count=1)
+    assert f"image {median.item}" in rates.caption
+    assert len(pictures(rates.figure)) == 2 + 2 * 3
+    at_24 = next(r for e, r in results.items() if e.method == "joint" and e.budget == (24, 24))
+    counts = next(
+        u.counts for u in at_24.units if (u.item, u.column) == (median.item, median.columns[0])
+    )
+    assert notes(rates.figure)[-2] == f"{Confusion.of(counts).accuracy():.1%} right"
+
+
+@pytest.mark.slow
+def test_a_part_of_the_results_is_enough_or_gives_nothing(campaign, data, tmp_path):
+    experiment, works = campaign
+    results = read_results(works, experiment.entries())
+
+    def without(method: str, *budgets: tuple[int, int]):
+        return {
+            e: r
+            for e, r in results.items()
+            if e.method != method or (budgets and e.budget not in budgets)
+        }
+
+    assert panel_figures(experiment, works, {}, data, "cpu") == []
+    assert panel_figures(experiment, works, without("uniform"), data, "cpu") == []
+    assert panel_figures(experiment, works, without("joint"), data, "cpu") == []
+    # the smallest budget of both is left: one figure, of that one
+    some = {e: r for e, r in without("uniform", (16, 16)).items() if e.method != "full"}
+    (only,) = panel_figures(experiment, works, some, data, "cpu")
+    assert "24x24" in only.title
+    assert "all pixels" not in [text.get_text() for text in only.figure.texts]
+    gone = [replace(work, folder=tmp_path) for work in works]
+    assert panel_figures(experiment, gone, results, data, "cpu") == []
+
+
+@pytest.mark.slow
+def test_the_best_learned_method_is_drawn(campaign, data, tmp_path):
+    """Of two, the one with the larger gain at the smallest budget."""
+    works = campaign[1]
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (tmp_path / "two.yaml").write_text(
+        EXPERIMENT + "  worse: {title: worse, network_of: joint, sampler: learned}\n"
+    )
+    two = read_experiment(tmp_path / "two.yaml")
+    results = read_results(works, two.entries())
+    for entry in [e for e in results if e.method == "worse"]:
+        counts = results[entry].soft.confusion.counts
+        poor = replace(results[entry].soft, confusion=Confusion.of(counts[::-1]))
+        results[entry] = replace(results[entry], soft=poor)
+    blocks, _ = panel_figures(two, works, results, data, "cpu")
+    assert "'joint loss', the best of 2 learned methods here, over 'evenly'" in blocks.caption

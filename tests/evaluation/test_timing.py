@@ -1,0 +1,95 @@
+"""Timing: every method in turn, on the same images, the medians kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from evaluation_scenes import VILLAS, data_of, demo_cut
+
+import geodeform
+import geodeform.evaluation.timing as timing
+from geodeform.errors import ConfigError
+from geodeform.evaluation.campaign import plan_campaign
+from geodeform.evaluation.experiment import read_experiment
+from geodeform.evaluation.timing import Times, measure_times, read_times, write_times
+from geodeform.models.model_file import PACKAGED
+
+
+@pytest.fixture
+def planned(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    methods = {
+        "uniform": {"settings": {"model.sampler": "uniform"}},
+        "joint": {"settings": {"model.sampler": "joint"}},
+        "bound": {"network_of": "joint", "sampler": "oracle"},
+        "absent": {"settings": {"model.sigma": 9.0}},
+    }
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "recipe": "recipe.yaml",
+                "budgets": [32, 64],
+                "baseline": "uniform",
+                "seeds": [0, 1],
+                "methods": methods,
+            },
+            sort_keys=False,
+        )
+    )
+    experiment = read_experiment(path)
+    works = plan_campaign(experiment, tmp_path / "out")
+    packaged = Path(geodeform.__file__).parent / "data" / PACKAGED["dubai"]
+    for work in works:
+        if "absent" not in work.title:
+            work.folder.mkdir(parents=True)
+            shutil.copy(packaged, work.model)
+    return experiment, works
+
+
+def test_methods_take_turns_and_medians_are_kept(planned, monkeypatch):
+    experiment, works = planned
+    order: list[tuple[str, str | None]] = []
+    clock = {"32x32": [9.0, 1.0, 7.0, 2.0], "64x64": [9.0, 4.0, 4.0, 8.0]}  # a warm-up each
+
+    def pretend(settings, image, labels, painters):
+        budget, name = settings.budget, settings.way.name
+        seconds = clock[budget][sum(one == (name, budget) for one in order)]
+        order.append((name, budget))
+        return seconds, 2 * seconds
+
+    monkeypatch.setattr(timing, "time_prediction", pretend)
+    pixels, labels = demo_cut(VILLAS)
+    times = measure_times(experiment, works, data_of(a=(pixels, labels)), rounds=3)
+    cells = [(m, b) for m in ("uniform", "joint", "bound") for b in ((32, 32), (64, 64))]
+    assert list(times) == cells  # what is not trained is left out
+    assert order[:6] == order[6:12] == order[12:18]  # turn by turn
+    assert [name for name, _ in order[:6]] == ["uniform"] * 2 + ["learned"] * 2 + ["oracle"] * 2
+    share = labels.size / 1e6
+    for method, budget in cells:
+        median = 2.0 if budget == (32, 32) else 4.0
+        assert times[method, budget] == Times(median / share, 2 * median / share)
+
+
+def test_real_times_are_those_of_the_images(planned):
+    experiment, works = planned
+    data = data_of(a=demo_cut(VILLAS))
+    told: list[tuple[int, int]] = []
+    times = measure_times(
+        experiment, works, data, rounds=1, progress=lambda *step: told.append(step)
+    )
+    assert all(0 < one.cpu_seconds < 600 and one.seconds > 0 for one in times.values())
+    assert told[-1] == (12, 12)
+
+
+def test_times_are_kept(tmp_path):
+    times = {("a", (32, 48)): Times(1.5, 2.5), ("full", None): Times(30.0, 60.0)}
+    write_times(times, tmp_path / "t.json")
+    assert read_times(tmp_path / "t.json") == times
+    assert read_times(tmp_path / "none.json") == {}
+    (tmp_path / "t.json").write_text("[{}]")
+    with pytest.raises(ConfigError, match=r"t\.json is damaged"):
+        read_times(tmp_path / "t.json")
