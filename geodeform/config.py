@@ -131,6 +131,8 @@ class ModelConfig:
             window a pixel lies (CoordConv, Liu et al. 2018). Flips move the ground, not the frame.
         density_context: ``joint`` and ``single`` only: dilated convolutions by which the density
             net looks further than the paper's 7 pixels of the view: 1 to 4 see 11, 19, 35 and 67.
+        scale_aware: Whether the segmenter also gets how far apart the samples lie, along rows and
+            columns: beyond the paper.
         sample_mode: ``area`` averages source pixels into a sample (mip-mapped), ``bilinear`` reads
             points.
         uniform_share: Share of batches that a learned sampler trains with uniform sampling, so
@@ -157,6 +159,7 @@ class ModelConfig:
     density_kernel: int = 3
     density_coords: bool = False
     density_context: int = 0
+    scale_aware: bool = False
     sample_mode: Literal["area", "bilinear"] = "area"
     uniform_share: float | None = None
     edge_radius: float = 2.0

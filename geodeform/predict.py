@@ -225,7 +225,7 @@ class WindowPredictor:
         if look.indices:
             with torch.inference_mode():
                 sampled = self._sample(look, images.result())
-                probabilities = self.model.segment(sampled).softmax(1)
+                probabilities = self.model.segment(sampled, look.grid).softmax(1)
                 magnified = magnification(look.grid, self.plan.window_size)
             for k, index in enumerate(look.indices):
                 predictions[index] = WindowPrediction(

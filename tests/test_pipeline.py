@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -98,6 +99,26 @@ def test_one_window_equals_the_slow_obvious_way(
     assert clear.mean() > 0.95
     np.testing.assert_array_equal(labels[clear], expected.argmax(0)[clear])
     np.testing.assert_allclose(confidence, expected.max(0), atol=0.5 / 255 + 1e-3)
+
+
+def test_a_network_that_knows_the_scale_is_told_it(
+    pixels: NDArray[np.uint8], tmp_path: Path, model: DeformSegmenter
+) -> None:
+    image = pixels[:, :512, :512]
+    path = scene_file(tmp_path / "s.tif", image, transform=UTM, crs="EPSG:32640")
+    torch.manual_seed(0)
+    aware = DeformSegmenter(replace(model.spec, scale_aware=True)).eval()
+    seen: list[torch.Tensor] = []
+    aware.segmenter.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    result = geodeform.segment_scene(path, model=aware, sampler="learned", budget="3%")
+    scaling = aware.spec.scaling
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (scaling.mean, scaling.std))
+    x = (torch.from_numpy(image.astype(np.float32) / 255)[None] - mean) / std
+    with torch.inference_mode():
+        aware(x, result.plan.sample_size, low_res=result.plan.low_res_size)
+    assert len(seen) == 2
+    assert seen[0].shape[1] == 5
+    torch.testing.assert_close(seen[0][:, 3:], seen[1][:, 3:], atol=1e-3, rtol=0)
 
 
 GEOREFERENCES = {

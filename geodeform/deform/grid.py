@@ -307,6 +307,21 @@ def jacobian_determinant(grid: SamplingGrid, size: Size) -> Tensor:
     return determinant.abs() * (size[0] * size[1] / 4)
 
 
+def sample_spacing(grid: SamplingGrid) -> Tensor:
+    """Return how far each sample lies from its neighbours in its row and in its column.
+
+    Derivatives as in :func:`jacobian_determinant`; their lengths, in shares of the frame.
+
+    Args:
+        grid: (B, h, w, 2) normalised.
+
+    Returns:
+        (B, 2, h, w) ≥ 0, along the row first; 1/w and 1/h everywhere for the identity grid.
+    """
+    both = torch.stack((_differences(grid, 2), _differences(grid, 1)), 1)  # B,2,h,w,2
+    return both.square().sum(-1).sqrt() / 2
+
+
 def magnification(grid: SamplingGrid, size: Size) -> Tensor:
     """Return the density of the samples on the ground: sampled pixels per source pixel, 1/|det J|.
 

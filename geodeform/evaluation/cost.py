@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from geodeform.deform.grid import uniform_grid
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.planning import SegmentationPlan
 
@@ -39,7 +40,7 @@ def window_flops(model: DeformSegmenter, plan: SegmentationPlan, device: torch.d
             model.place(zeros(plan.low_res_size), plan.sample_size)
         elif plan.sampler == "interpolation":
             model.resize(zeros(plan.window_size), plan.sample_size)
-        model.segment(zeros(plan.sample_size))
+        model.segment(zeros(plan.sample_size), uniform_grid(1, plan.sample_size, device=device))
     return int(counter.get_total_flops())
 
 

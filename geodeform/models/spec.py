@@ -151,6 +151,7 @@ class ModelSpec:
         sizing: How a scene smaller than a window is sampled: "area", its part of the samples by
             area, or "sides", as many as fit in ``sample_size`` with its own aspect (the paper's
             rule for images of varying size, see :func:`geodeform.budget.within_sides`).
+        scale_aware: Whether the segmenter also gets how far apart the samples lie.
         density_channels: Output channels of the density net's convolutions.
         density_kernel: Side of these convolutions, odd.
         density_coords: Whether the density net gets the coordinates of its pixels too.
@@ -186,6 +187,7 @@ class ModelSpec:
     sampler: Sampler = "learned"
     sample_mode: SampleMode = "area"
     sizing: Sizing = "area"
+    scale_aware: bool = False
     density_channels: tuple[int, ...] = (24, 24, 3)
     density_kernel: int = 3
     density_coords: bool = False
@@ -379,6 +381,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "downsampler": _text,
     "sample_mode": _text,
     "sizing": _text,
+    "scale_aware": _truth,
     "density_channels": lambda value: tuple(int(v) for v in value),
     "density_kernel": int,
     "density_coords": _truth,

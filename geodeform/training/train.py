@@ -289,6 +289,7 @@ def make_spec(
         sampler=SAMPLERS_OF[downsampler][0],
         sample_mode=model.sample_mode,
         sizing=sizing_of(config),
+        scale_aware=model.scale_aware,
         density_kernel=model.density_kernel,
         density_coords=model.density_coords,
         density_context=model.density_context,

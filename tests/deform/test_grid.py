@@ -20,7 +20,13 @@ from geodeform.deform.density import (
     softmax_density,
     uniform_density,
 )
-from geodeform.deform.grid import GridKernel, density_to_grid, folded_cells, uniform_grid
+from geodeform.deform.grid import (
+    GridKernel,
+    density_to_grid,
+    folded_cells,
+    sample_spacing,
+    uniform_grid,
+)
 from geodeform.deform.sample import sample_labels
 
 DEFAULT = GridKernel(20.0)
@@ -516,3 +522,22 @@ def test_gradients_of_the_jacobian() -> None:
     grid = uniform_grid(1, (3, 4), dtype=torch.float64)
     grid = (grid + 0.05 * torch.randn_like(grid)).requires_grad_()
     assert torch.autograd.gradcheck(lambda g: gd.magnification(g, (7, 9)), grid)
+
+
+def test_sample_spacing_is_the_distance_to_the_neighbours():
+    """Against differences of positions, one sample after the other."""
+    density = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0)) + 0.1
+    grid = density_to_grid(density / density.sum(), (7, 9), GridKernel(sigma=2.0))
+    found = sample_spacing(grid)
+    assert found.shape == (1, 2, 7, 9)
+    at = grid[0]
+    for i in range(7):
+        for j in range(9):
+            left, right = max(j - 1, 0), min(j + 1, 8)
+            above, below = max(i - 1, 0), min(i + 1, 6)
+            along = (at[i, right] - at[i, left]).norm() / (right - left) / 2
+            down = (at[below, j] - at[above, j]).norm() / (below - above) / 2
+            torch.testing.assert_close(found[0, :, i, j], torch.stack((along, down)))
+    even = sample_spacing(uniform_grid(2, (5, 8)))
+    torch.testing.assert_close(even[:, 0], torch.full((2, 5, 8), 1 / 8))
+    torch.testing.assert_close(even[:, 1], torch.full((2, 5, 8), 1 / 5))

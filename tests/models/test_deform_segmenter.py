@@ -204,3 +204,51 @@ def test_a_fixed_density_samples_every_window_alike(spec: ModelSpec, image: torc
     assert torch.equal(found.sampled, expected)
     assert float(found.grid[..., 0].mean()) > 0.05  # to the right, where the ramp is high
     assert torch.equal(even.grid, uniform_grid(2, (32, 48)))
+
+
+def scale_aware(spec: ModelSpec) -> DeformSegmenter:
+    torch.manual_seed(3)
+    return DeformSegmenter(replace(spec, scale_aware=True)).eval()
+
+
+def test_a_network_that_knows_the_scale_gets_the_spacing(spec: ModelSpec) -> None:
+    """Stretched by two along the rows, and at half of the samples: log2 is 1."""
+    model = scale_aware(spec)
+    seen: list[torch.Tensor] = []
+    model.segmenter.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    h, w = spec.sample_size
+    own = uniform_grid(1, (h, w))
+    stretched = own.clone()
+    stretched[..., 0] *= 2
+    image = torch.randn(1, 3, h, w)
+    with torch.no_grad():
+        model.segment(image, own)
+        model.segment(image, stretched)
+        model.segment(image[..., : h // 2, : w // 2], uniform_grid(1, (h // 2, w // 2)))
+    for view, (along_row, along_column), (rows, columns) in zip(
+        seen, ((0, 0), (1, 0), (1, 1)), ((h, w), (h, w), (h // 2, w // 2)), strict=True
+    ):
+        assert view.shape[1] == 5
+        spacing = view[0, 3:, :rows, :columns]
+        torch.testing.assert_close(spacing[0], torch.full((rows, columns), float(along_row)))
+        torch.testing.assert_close(spacing[1], torch.full((rows, columns), float(along_column)))
+
+
+def test_a_network_that_knows_the_scale_trains_and_asks_for_the_grid(
+    spec: ModelSpec, image: torch.Tensor
+) -> None:
+    model = scale_aware(spec)
+    prediction = model(image)
+    with torch.no_grad():
+        again = model.segment(prediction.sampled, prediction.grid)
+        uniform = model(image, sampler="uniform").logits
+        other = model.segment(prediction.sampled, uniform_grid(2, (32, 48)))
+    assert torch.equal(prediction.logits.detach(), again)
+    assert not torch.equal(again, other)
+    assert uniform.shape == again.shape
+    prediction.logits.square().mean().backward()
+    first = next(p for p in model.segmenter.parameters() if p.ndim == 4 and p.shape[1] == 5)
+    assert first.grad is not None
+    assert first.grad[:, 3:].abs().max() > 0
+    with pytest.raises(ConfigError, match="give their grid"):
+        model.segment(prediction.sampled)

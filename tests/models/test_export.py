@@ -75,7 +75,12 @@ def variant(packaged: DeformSegmenter) -> Callable[..., DeformSegmenter]:
             {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=False
         )
         if tiny:
-            layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=1))
+            channels = 5 if model.spec.scale_aware else 3
+            layers = (
+                nn.Conv2d(channels, 8, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(8, 5, 3, padding=1),
+            )
             model.segmenter = Segmenter(nn.Sequential(*layers), divisor=8)
         if model.grid_net is not None:  # untrained it would move nothing
             nn.init.normal_(model.grid_net.head.weight, std=0.3)
@@ -249,6 +254,7 @@ CASES: dict[str, dict[str, Any]] = {
     "folding and leaving": SHARP | {"kernel_padding": "replicate"},
     "further": {"density_kernel": 5, "density_coords": True, "density_context": 2},
     "fixed": {"downsampler": "fixed"},
+    "scale": {"scale_aware": True},
     "grid": {"downsampler": "grid"},
     "resizer": {"downsampler": "resizer", "sampler": "interpolation", "resizer_blocks": 2},
 }
@@ -259,7 +265,7 @@ CASES: dict[str, dict[str, Any]] = {
     ("case", "suffix"),
     [
         *((case, ".onnx") for case in CASES),
-        *((case, ".pt2") for case in ("folding", "further", "fixed", "grid")),
+        *((case, ".pt2") for case in ("folding", "further", "fixed", "scale", "grid")),
     ],
 )
 def test_every_sampler(

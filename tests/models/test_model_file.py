@@ -317,10 +317,10 @@ def test_tensors_missing_strange_misshapen_or_not_finite(saved: Path, tmp_path: 
         check_refused(rewrite(saved, path, tensors=change), message, spec_too=False)
 
 
-OPTIONS = ("density_kernel", "density_coords", "density_context")
+OPTIONS = ("density_kernel", "density_coords", "density_context", "scale_aware")
 
 
-def test_a_file_from_before_the_density_nets_options_is_read_alike(
+def test_a_file_from_before_the_options_is_read_alike(
     model: DeformSegmenter, saved: Path, tmp_path: Path
 ) -> None:
     with safetensors.safe_open(saved, framework="pt") as file:

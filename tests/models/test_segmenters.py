@@ -190,6 +190,18 @@ def test_lite0_weights_recognise_a_uniform(lite0_file: Path) -> None:
         assert int(net(pixels).argmax()) == 652  # military uniform
 
 
+def test_channels_that_are_no_bands_start_without_effect(lite0_file: Path) -> None:
+    plain = build_segmenter("lite0", in_channels=4, n_classes=2, weights=lite0_file)
+    more = build_segmenter("lite0", in_channels=4, further=2, n_classes=2, weights=lite0_file)
+    (first,) = (
+        name for name, p in plain.encoder.named_parameters() if p.ndim == 4 and p.shape[1] == 4
+    )
+    weight = more.encoder.get_parameter(first)
+    assert weight.shape[1] == 6
+    assert torch.equal(weight[:, :4], plain.encoder.get_parameter(first))
+    assert not weight[:, 4:].any()
+
+
 @pytest.mark.parametrize("bands", [1, 2, 4, 13])
 def test_other_bands_keep_the_response_to_grey(lite0_file: Path, bands: int) -> None:
     rgb = build_segmenter("lite0", in_channels=3, n_classes=2, weights=lite0_file)
