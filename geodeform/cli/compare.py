@@ -65,6 +65,11 @@ if TYPE_CHECKING:
     help="A setting over those of all trainings, such as optim.steps=2 to try CONFIG.",
 )
 @click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Part of the dataset to evaluate. [default: CONFIG's]",
+)
+@click.option(
     "--retime", is_flag=True, help="Measure times again, such as on a machine that is idle now."
 )
 @click.option("--dry-run", is_flag=True, help="Print the commands that are left, and do nothing.")
@@ -77,6 +82,7 @@ def command(
     processes: int,
     devices: str,
     settings: tuple[tuple[str, Any], ...],
+    split: Any,
     retime: bool,
     dry_run: bool,
     partial: bool,
@@ -101,7 +107,7 @@ def command(
     from geodeform.evaluation.experiment import read_experiment
     from geodeform.training.datasets.registry import open_dataset
 
-    experiment = read_experiment(config, dict(settings))
+    experiment = read_experiment(config, dict(settings), split)
     if experiment.leave_one_out:
         items = open_dataset(experiment.recipe.data.dataset, root).items
         experiment = experiment.with_items(items)

@@ -292,12 +292,17 @@ def training_key(config: TrainConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def read_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+def read_experiment(
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    split: SplitName | None = None,
+) -> Experiment:
     """Read an experiment (see the module's head).
 
     Args:
         path: YAML file.
         overrides: Dotted settings over those of all trainings.
+        split: Part that is evaluated, instead of the file's.
 
     Raises:
         ConfigError: If the file cannot be read, a key is unknown, or a value does not fit.
@@ -310,11 +315,12 @@ def read_experiment(path: str | Path, overrides: Mapping[str, Any] | None = None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     try:
-        return _experiment(path, values, overrides or {})
+        experiment = _experiment(path, values, overrides or {})
     except ConfigError as error:
         if str(error).startswith(str(path)):
             raise
         raise ConfigError(f"{path}: {error}") from error
+    return experiment if split is None else replace(experiment, split=split)
 
 
 def shown_size(size: Size) -> str:

@@ -65,6 +65,10 @@ def test_a_dry_run_prints_the_commands(config, root, tmp_path):
     ] * 2
     assert [line[line.index("--sampler") + 1] for line in lines[1::2]] == ["uniform", "learned"]
     assert not (tmp_path / "out").exists()
+    other = run(config, "--root", root, "--dry-run", "--split", "train", "--set", "run.seed=9")
+    evaluations = other.stdout.splitlines()[1::2]
+    assert all("--split train" in line for line in evaluations)
+    assert "train-uniform-32x32.json" in evaluations[0]
 
 
 @pytest.mark.parametrize(
