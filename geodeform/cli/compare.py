@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 from collections.abc import Sequence
@@ -72,7 +73,11 @@ if TYPE_CHECKING:
 @click.option(
     "--retime", is_flag=True, help="Measure times again, such as on a machine that is idle now."
 )
-@click.option("--dry-run", is_flag=True, help="Print the commands that are left, and do nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the commands that are left, with the recipes that they name, and run none.",
+)
 @click.option("--partial", is_flag=True, help="Run nothing: report on what is there.")
 @verbosity_options
 def command(
@@ -105,18 +110,30 @@ def command(
             f"Comparing needs '{error.name}': pip install 'geodeform[train]'."
         ) from error
     from geodeform.evaluation.experiment import read_experiment
+    from geodeform.training.datasets.base import DatasetOptions
     from geodeform.training.datasets.registry import open_dataset
 
+    chosen = [name.strip() for name in devices.split(",")]
+    if len(chosen) > processes:
+        raise click.UsageError(
+            f"{len(chosen)} devices are for as many processes: give -j {len(chosen)}, or more."
+        )
     experiment = read_experiment(config, dict(settings), split)
-    if experiment.leave_one_out:
-        items = open_dataset(experiment.recipe.data.dataset, root).items
-        experiment = experiment.with_items(items)
+    experiment = experiment.on(
+        open_dataset(
+            experiment.recipe.data.dataset, root, DatasetOptions.of(experiment.recipe.data)
+        )
+    )
     works = plan_campaign(experiment, out)
     if dry_run:
         for work in works:
+            if not work.is_done():
+                work.write_recipe()
             for words in work.commands(root):
                 click.echo(shlex.join(["geodeform", *words]))
         return
+    failures: list[str] = []
+    left = 0
     if not partial:
         left = sum(not work.is_done() for work in works)
         if not quiet:
@@ -125,27 +142,38 @@ def command(
             works,
             root,
             processes=processes,
-            devices=[name.strip() for name in devices.split(",")],
+            devices=chosen,
             report=None if quiet else _say,
         )
-        if failures:
-            raise GeodeformError(
-                f"{len(failures)} of {left} networks failed; run the command again to retry. "
-                f"The first: {failures[0]}"
-            )
-    # without what has no effect on the report
+    # with everything that has an effect on the report
     words = ["geodeform", "compare", str(config), "--root", str(root), "-o", str(out)]
-    _report(
-        experiment,
-        works,
-        root,
-        out,
-        command=shlex.join(words),
-        device=devices.split(",")[0].strip(),
-        reporter=Reporter(quiet=quiet, verbose=verbose),
-        measure=not partial,
-        retime=retime,
+    words += [f"--set={key}={json.dumps(value)}" for key, value in settings]
+    words += [] if split is None else ["--split", split]
+    words += [] if devices == "auto" else ["--device", devices]
+    failed = (
+        f"{len(failures)} of {left} networks failed; run the command again to retry. The first: "
+        f"{failures[0]}"
+        if failures
+        else ""
     )
+    try:
+        _report(
+            experiment,
+            works,
+            root,
+            out,
+            command=shlex.join(words),
+            device=chosen[0],
+            reporter=Reporter(quiet=quiet, verbose=verbose),
+            measure=not partial and not failures,
+            retime=retime,
+        )
+    except GeodeformError as error:
+        if not failures:
+            raise
+        raise GeodeformError(failed) from error  # there is nothing to report: here is why
+    if failures:
+        raise GeodeformError(failed)
 
 
 def _report(
@@ -161,6 +189,7 @@ def _report(
     retime: bool,
 ) -> None:
     """Time what is there, write its report, and print the first table."""
+    from geodeform.device import describe_device, resolve_device
     from geodeform.evaluation.campaign import TIMES, read_results
     from geodeform.evaluation.charts import charts
     from geodeform.evaluation.comparison import Comparison
@@ -168,7 +197,12 @@ def _report(
     from geodeform.evaluation.comparison_tables import Findings, miou_table
     from geodeform.evaluation.data import open_evaluation_data
     from geodeform.evaluation.panels import panel_figures
-    from geodeform.evaluation.timing import measure_times, read_times, write_times
+    from geodeform.evaluation.timing import (
+        first_trainings,
+        measure_times,
+        read_times,
+        write_times,
+    )
 
     results = read_results(works, experiment.entries())
     if not Comparison(experiment, results).cells:
@@ -187,14 +221,15 @@ def _report(
             items=[item for one in results.values() for item in one.items],
             settings={f"data.{key}": recipe[key] for key in _DATA_SETTINGS},
         )
-        kept = out / TIMES / f"{experiment.name}.json"
-        times = read_times(kept)
+        kept, trainings = out / TIMES / f"{experiment.name}.json", first_trainings(experiment)
+        where = describe_device(resolve_device(device))
         cells = {(entry.method, entry.budget) for entry in results}
+        times = read_times(kept, trainings, where if measure else None)
         if measure and (retime or not cells <= times.keys()):
             with reporter.progress("times", "predictions") as progress:
                 times = measure_times(experiment, works, data, device=device, progress=progress)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_times(times, kept)
+            write_times(times, kept, trainings, where)
         panels = panel_figures(experiment, works, results, data, device)
     comparison = Comparison(experiment, results, times)
     paths = write_comparison(
@@ -219,7 +254,7 @@ def _print(title: str, table: Table) -> None:
     """A table of the report on standard output."""
     console = output_console()
     console.print(Text(title, style="bold"), soft_wrap=True)
-    console.print(Text(f"{table.title} ({table.note.partition('.')[0]})"), soft_wrap=True)
+    console.print(Text(f"{table.title} ({table.brief})"), soft_wrap=True)
     shown = rich.table.Table(box=box.SIMPLE)
     for k, head in enumerate(table.head):
         shown.add_column(Text(head), justify="right" if k else "left")

@@ -4,7 +4,7 @@ Everything is kept in one folder, that several experiments can share::
 
     FOLDER/networks/KEY/recipe.yaml           the resolved recipe, KEY is its hash
                         /log.txt              what the commands said
-                        /model.safetensors    the network, when it is trained
+                        /run/                 the training; model.safetensors, when it is done
                         /val-learned-64x64.json   an evaluation, when it is done
     FOLDER/times/NAME.json                    what the methods of the experiment NAME take
     FOLDER/NAME/                              its report
@@ -15,27 +15,34 @@ campaigns on one folder wait for each other where they want the same network.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from geodeform.config import TrainConfig
+from geodeform.errors import OutputError
 from geodeform.evaluation.experiment import Entry, Experiment, Trial, shown_size
 from geodeform.evaluation.result import Evaluation, read_evaluation
 from geodeform.training.train import CONFIG_NAME, MODEL_NAME
 
+_LOG = logging.getLogger("geodeform")
+
 NETWORKS, TIMES = "networks", "times"
-_RECIPE, _LOG, _RUN = "recipe.yaml", "log.txt", "run"
+_RECIPE, _SAID, _RUN = "recipe.yaml", "log.txt", "run"
+_LOOK_S = 0.5  # between two looks at a lock
 _SPARE = ("checkpoints", "logs")  # of a finished training: large, and of no more use
 
 
@@ -60,7 +67,7 @@ class Work:
     @property
     def model(self) -> Path:
         """The trained network's file."""
-        return self.folder / MODEL_NAME
+        return self.folder / _RUN / MODEL_NAME
 
     def result(self, trial: Trial) -> Path:
         """File of an evaluation."""
@@ -73,6 +80,20 @@ class Work:
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
         return self.model.is_file() and not self.open_trials()
+
+    def write_recipe(self) -> None:
+        """Write the recipe that the training's command names.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / _RECIPE).write_text(self.config.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write {self.folder} ({error.strerror}); choose another folder with -o."
+            ) from error
 
     def commands(self, root: str | Path) -> list[list[str]]:
         """The commands that are left, as a reader would type them."""
@@ -144,7 +165,7 @@ def run_campaign(
         report: Called after each step, from one thread at a time.
 
     Returns:
-        What failed, a sentence each; everything else was done all the same.
+        What failed, a sentence for each network; everything else was done all the same.
     """
     campaign = _Campaign(list(works), Path(root), report)
     slots: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -167,8 +188,8 @@ def run_campaign(
             for future in futures:
                 future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            campaign.stop()
+            campaign.stop()  # first: a thread that waits for a process or a lock ends by it
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
     return campaign.failures
 
@@ -205,17 +226,43 @@ class _Campaign:
 
     def work_off(self, work: Work, device: str, environment: dict[str, str]) -> None:
         """Train a network and evaluate it, as far as that is not done."""
-        work.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(work.folder.with_suffix(".lock")):
-            if not work.model.is_file():
-                (work.folder / _RECIPE).write_text(work.config.to_yaml(), encoding="utf-8")
-                command = _train_command(work, self.root, device)
-                if not self._run(work, None, command, environment):
+        try:
+            work.write_recipe()
+            with self._lock_of(work):
+                if self._stopped:
                     return
-                _keep_model(work)
-            for trial in work.open_trials():
-                command = _evaluate_command(work, trial, self.root, device)
-                self._run(work, trial, command, environment)
+                if not work.model.is_file():
+                    command = _train_command(work, self.root, device)
+                    if not self._run(work, None, command, environment):
+                        return
+                for name in _SPARE:
+                    shutil.rmtree(work.folder / _RUN / name, ignore_errors=True)
+                for trial in work.open_trials():
+                    command = _evaluate_command(work, trial, self.root, device)
+                    if not self._run(work, trial, command, environment):
+                        return
+        except (OSError, OutputError) as error:
+            with self._lock:
+                self.failures.append(f"{work.title}: {error}")
+
+    @contextmanager
+    def _lock_of(self, work: Work) -> Iterator[None]:
+        """Hold a network, waiting for another campaign that does; not once this one is stopped."""
+        lock = FileLock(work.folder.with_suffix(".lock"))
+        said = False
+        while not self._stopped:
+            try:
+                lock.acquire(timeout=_LOOK_S)
+            except Timeout:
+                if not said:
+                    _LOG.warning("%s: waiting for another campaign that works on it.", work.title)
+                said = True
+                continue
+            break
+        try:
+            yield
+        finally:
+            lock.release()
 
     def stop(self) -> None:
         """End the processes: a training keeps its last checkpoint."""
@@ -231,19 +278,19 @@ class _Campaign:
         self, work: Work, trial: Trial | None, command: list[str], environment: dict[str, str]
     ) -> bool:
         began = time.monotonic()
-        log = work.folder / _LOG
+        log = work.folder / _SAID
         with log.open("ab") as file:
-            file.write(f"$ geodeform {' '.join(command)}\n".encode())
+            file.write(f"$ {shlex.join(['geodeform', *command])}\n".encode())
             file.flush()
             with self._lock:
                 if self._stopped:
                     return False
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "geodeform", *command],
+                    [sys.executable, "-m", "geodeform.cli.step", *command],
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    env=environment,
+                    env={**environment, "GEODEFORM_CAMPAIGN": str(os.getpid())},
                 )
                 self._running.append(process)
             code = process.wait()
@@ -283,14 +330,6 @@ def _evaluate_command(
         command += ["--set", f"data.classes={work.config.data.classes}"]
     command += ["--set", f"data.cache={work.config.data.cache}"]
     return command + ([] if device is None else ["--device", device])
-
-
-def _keep_model(work: Work) -> None:
-    """Move the network out of its run, last, so that where it is the training is finished."""
-    run = work.folder / _RUN
-    for name in _SPARE:
-        shutil.rmtree(run / name, ignore_errors=True)
-    (run / MODEL_NAME).replace(work.model)
 
 
 def _title(experiment: Experiment, entry: Entry) -> str:

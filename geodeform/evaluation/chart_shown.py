@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 
 from geodeform.config import Size
 from geodeform.evaluation.calibration import Calibration
-from geodeform.evaluation.comparison import LEVEL, Cell, Comparison, Difference, Summary
-from geodeform.evaluation.comparison_tables import Figure, Findings, points
+from geodeform.evaluation.comparison import (
+    FEWEST_SEEDS,
+    LEVEL,
+    Cell,
+    Comparison,
+    Difference,
+    Summary,
+)
+from geodeform.evaluation.comparison_tables import Figure, Findings, learns, points, way_of
 from geodeform.evaluation.experiment import shown_size
 from geodeform.evaluation.result import Evaluation
 
@@ -126,13 +133,14 @@ class Shown:
 def _looks(found: Findings) -> dict[str, Look]:
     """Every method's look. It follows from the experiment, so partial results do not change it."""
     experiment = found.experiment
-    ways = {entry.method: entry.trial.sampler for entry in found.entries}
     named = [method for method in experiment.methods.values() if not method.study]
     usual = {experiment.baseline: _BASELINE_LOOK}
-    for way, look in (("learned", _LEARNED_LOOK), ("interpolation", _RESIZER_LOOK)):
-        first = next((m.name for m in named if ways[m.name] == way and m.name not in usual), None)
-        if first is not None:
-            usual[first] = look
+    rest = [method.name for method in named if method.name not in usual]
+    learned = [name for name in rest if learns(experiment, name)]
+    resized = [name for name in rest if way_of(experiment, name) == "interpolation"]
+    for names, look in ((learned, _LEARNED_LOOK), (resized, _RESIZER_LOOK)):
+        if names:
+            usual[names[0]] = look
     looks, others = {}, 0
     for method in named:
         if method.name in usual:
@@ -156,9 +164,9 @@ def samples(cell: Cell) -> float:
     return float(math.prod(cell.budget or (1,)))
 
 
-def cpu_per_megapixel(cell: Cell) -> float:
-    """Seconds of processor time for a megapixel of the scene."""
-    return cell.cpu_seconds_per_megapixel
+def time_per_megapixel(cell: Cell) -> float:
+    """Seconds for a megapixel of the scene, by the cell's clock."""
+    return cell.clocked_seconds_per_megapixel
 
 
 def gflop_per_megapixel(cell: Cell) -> float:
@@ -266,28 +274,40 @@ def oracle_words(looks: Iterable[Look], how: str) -> str:
     return f"Oracles, which see the labels at test time, {how}."
 
 
-def interval_words(differences: Sequence[Difference]) -> str:
+def interval_words(shown: Shown, differences: Sequence[Difference]) -> str:
     """What marks and intervals are."""
     counts = {len(difference.values) for difference in differences}
-    drawn = "blocks; there is one seed" if counts == {1} else "seeds and blocks"
-    return (
-        f"Marks are {mean_words(counts)}, lines {100 * LEVEL:.0f} % intervals of a bootstrap over "
-        f"{drawn}; they are too narrow, if anything."
+    what = shown.found.blocks[1]
+    chance = (
+        f"of the {what} alone, as there is one seed"
+        if counts == {1}
+        else f"that count the chance of the {what} and of the seeds"
+        + (" (of the former alone where there is one)" if 1 in counts else "")
     )
+    return f"Marks are {mean_words(counts)}, lines {100 * LEVEL:.0f} % intervals {chance}."
 
 
 def sure_words(where: str, differences: Sequence[Difference]) -> str:
     """How many intervals leave out 0, and on which side."""
-    if not differences:
-        return ""
-    above = sum(d.low > 0 for d in differences)
-    below = sum(d.high < 0 for d in differences)
-    n = len(differences)
-    return (
-        f"At {where}, without oracles, {above} of {n} interval{'s' * (n > 1)} "
-        f"{'lies' if above == 1 else 'lie'} above 0, {below} below, and {n - above - below} "
-        f"{'holds' if n - above - below == 1 else 'hold'} it."
-    )
+    enough = [one for one in differences if len(one.values) >= FEWEST_SEEDS]
+    few = len(differences) - len(enough)
+    said = []
+    if few:
+        said.append(f"{few} of {len(differences)} {_has(few)} too few seeds to say")
+    if enough:
+        above = sum(d.low > 0 for d in enough)
+        below = sum(d.high < 0 for d in enough)
+        n = len(enough)
+        said.append(
+            f"{above} of {'the other ' if few else ''}{n} interval{'s' * (n > 1)} "
+            f"{'lies' if above == 1 else 'lie'} above 0, {below} below, and {n - above - below} "
+            f"{'holds' if n - above - below == 1 else 'hold'} it"
+        )
+    return f"At {where}, without oracles, {'; '.join(said)}." if said else ""
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def highest_words(shown: Shown) -> str:

@@ -49,7 +49,6 @@ from geodeform.evaluation.chart_shown import (
     Shown,
     class_gains,
     classes_by_frequency,
-    cpu_per_megapixel,
     gain_words,
     gflop_per_megapixel,
     highest_words,
@@ -65,9 +64,17 @@ from geodeform.evaluation.chart_shown import (
     sentences,
     spread_words,
     sure_words,
+    time_per_megapixel,
 )
 from geodeform.evaluation.comparison import Comparison
-from geodeform.evaluation.comparison_tables import MAPS, UNKNOWN, other_figures, spread
+from geodeform.evaluation.comparison_tables import (
+    MAPS,
+    UNKNOWN,
+    UNTIMED,
+    learns,
+    other_figures,
+    spread,
+)
 from geodeform.evaluation.experiment import shown_size
 from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.study_charts import study_chart
@@ -123,11 +130,13 @@ def _cost_curves(shown: Shown) -> Panel | None:
     sheet = Sheet(below + low + BELOW)
     right = WIDTH - LEADER - NAMES - EDGE
     half = (right - LEFT - 0.15) / 2
+    clock = shown.found.clock
     for left, top, width, height, title, unit, cost in (
         (LEFT, ABOVE, right - LEFT, high, "Samples", "samples a window", samples),
-        (LEFT, below, half, low, "Processor time", "seconds a megapixel", cpu_per_megapixel),
+        (LEFT, below, half, low, f"{clock.capitalize()} time", "seconds a megapixel",
+         time_per_megapixel),
         (right - half, below, half, low, "Operations", "GFLOP a megapixel", gflop_per_megapixel),
-    ):
+    ):  # fmt: skip
         axes = sheet.axes(left, top, width, height, title, unit)
         axes.set_xscale("log")
         for look in shown.looks:
@@ -150,7 +159,7 @@ def _cost_curves(shown: Shown) -> Panel | None:
             axes.set_ylabel("full-resolution mIoU (%)", fontsize=SMALL)
         else:
             axes.tick_params(labelleft=False)
-        if cost is not cpu_per_megapixel:
+        if cost is not time_per_megapixel:
             ends = []
             for look in shown.looks:
                 last = cells[look.name][-1]
@@ -159,8 +168,9 @@ def _cost_curves(shown: Shown) -> Panel | None:
             sheet.name_ends(axes, height, ends)
     said = [
         "What a budget buys: full-resolution mIoU over the samples of a window (above), and over "
-        "measured processor time and floating-point operations a megapixel of the scene (below), "
+        f"measured {clock} time and floating-point operations a megapixel of the scene (below), "
         "without reading; axes of cost are logarithmic.",
+        "" if shown.comparison.timed else "Times were not measured side by side.",
         spread_words(shown.cells(), "points"),
         oracle_words(shown.looks, "are dashed, with hollow marks"),
         "The dotted line sees every pixel." if len(shown.sampled) < len(shown.looks) else "",
@@ -227,7 +237,7 @@ def _class_gains(shown: Shown) -> Panel | None:
     gains = {
         look.name: class_gains(shown, look)
         for look in shown.sampled
-        if look is not shown.baseline and sampler_of(shown, look) == "learned"
+        if look is not shown.baseline and learns(shown.comparison.experiment, look.name)
     }
     found = [look for look in shown.sampled if gains.get(look.name)]
     if not found:
@@ -316,8 +326,11 @@ def _differences(shown: Shown) -> Panel | None:
     handles = [
         Line2D([], [], color="black", marker="o", markersize=4.5, linewidth=1.2,
                label="at equal pixels"),
-        Line2D([], [], color="black", label="at equal processor time", **_TIMED),
     ]  # fmt: skip
+    if any(timed is not None for *_, timed in rows):
+        handles.append(
+            Line2D([], [], color="black", label=f"at equal {shown.found.clock} time", **_TIMED)
+        )
     if any(timed is not None and timed.beyond for *_, timed in rows):
         handles.append(
             Line2D([], [], color="black", alpha=0.4, **_TIMED,
@@ -357,10 +370,14 @@ def _differences(shown: Shown) -> Panel | None:
     sheet.legend(handles, 0.08 + height + BELOW)
     said = [
         f"Difference in full-resolution mIoU from the baseline ({shown.baseline.title}), "
-        "paired by seed and by block of the images, with as many samples and with the samples that "
-        "the baseline affords in the same processor time.",
+        "paired by seed, with as many samples"
+        + (
+            f" and with the samples that the baseline affords in the same {shown.found.clock} time."
+            if comparison.timed
+            else f". {UNTIMED}"
+        ),
         interval_words(
-            [p for _, _, p, _ in rows if p] + [t.difference for _, _, _, t in rows if t]
+            shown, [p for _, _, p, _ in rows if p] + [t.difference for _, _, _, t in rows if t]
         ),
         oracle_words(looks, "have hollow marks and dashed intervals"),
         "Pale marks: the baseline was not evaluated at that time, and its nearest budget stands "

@@ -14,12 +14,15 @@ from geodeform.evaluation.comparison import LEVEL, RESAMPLES, Cell, Difference
 from geodeform.evaluation.comparison_tables import (
     MAPS,
     Findings,
+    is_own,
     other_figures,
     study_differences,
+    trained_as,
 )
-from geodeform.evaluation.experiment import Entry, shown_size
+from geodeform.evaluation.experiment import Entry, Study, shown_size
 from geodeform.evaluation.result import Evaluation
 
+_AMOUNTS = ("sampled_share", "flops_per_megapixel", "scene_pixels", "sampled_pixels")
 _COSTS = (
     "sampled_share", "flops_per_megapixel", "seconds_per_megapixel", "scene_pixels",
     "sampled_pixels", "windows", "flops", "seconds", "cpu_seconds", "seconds_reading",
@@ -41,12 +44,17 @@ def results_csv(found: Findings, results: Mapping[Entry, Evaluation]) -> str:
 
 
 def results_json(found: Findings) -> str:
-    """Cells with their figures over the seeds, differences and intervals; scores 0…1."""
+    """Cells with their figures over the seeds, differences and intervals; scores 0…1.
+
+    Times are those of the report's tables; those of single evaluations are in the CSV.
+    """
     comparison, experiment = found.comparison, found.experiment
+    one = next(iter(comparison.cells.values()))
+    count, what = found.blocks
     data = {
         "name": experiment.name,
         "title": experiment.title,
-        "dataset": experiment.recipe.data.dataset,
+        "dataset": trained_as(experiment, one.method, one.budget).data.dataset,
         "split": experiment.split,
         "folds": [list(fold) for fold in experiment.folds],
         "seeds": list(experiment.seeds),
@@ -55,18 +63,11 @@ def results_json(found: Findings) -> str:
         "evaluations": len(found.entries),
         "interval_level": LEVEL,
         "bootstrap_resamples": RESAMPLES,
+        "bootstrap_blocks": f"{count} {what}",
+        "comparisons": found.compared,
+        "timed_side_by_side": comparison.timed,
         "cells": [_cell(found, cell) for cell in comparison.cells.values()],
-        "studies": [
-            {
-                "title": study.title,
-                "method": study.method,
-                "points": [
-                    {"method": name, "budget": _size(budget), "difference": _difference(one)}
-                    for (name, budget), one in study_differences(found, study).items()
-                ],
-            }
-            for study in experiment.studies
-        ],
+        "studies": [_study(found, study) for study in experiment.studies],
     }
     return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
@@ -78,6 +79,7 @@ def _row(found: Findings, entry: Entry, one: Evaluation) -> dict[str, Any]:
         "title": method.title,
         "study": method.study,
         "sampler": one.sampler,
+        "trained_sampler": trained_as(found.experiment, entry.method, entry.budget).model.sampler,
         "oracle": one.oracle,
         "held_out": " ".join(entry.fold),
         "items": " ".join(one.items),
@@ -101,13 +103,30 @@ def _row(found: Findings, entry: Entry, one: Evaluation) -> dict[str, Any]:
     return row
 
 
+def _study(found: Findings, study: Study) -> dict[str, Any]:
+    differences = study_differences(found, study)
+    return {
+        "title": study.title,
+        "method": study.method,
+        "points": [
+            {
+                "method": name,
+                "budget": _size(cell.budget),
+                "is_the_method": is_own(found.experiment, study, name, cell.budget),
+                "difference": _difference(differences.get((name, cell.budget))),
+            }
+            for name in study.points
+            for cell in found.comparison.curve(name)
+        ],
+    }
+
+
 def _cell(found: Findings, cell: Cell) -> dict[str, Any]:
     one = cell.evaluations[0]
     figures = {
         **MAPS,
         **other_figures(one.soft.trimap.widths),
-        **{name: _cost(name) for name in _COSTS[:5]},
-        "cpu_seconds": _cost("cpu_seconds"),
+        **{name: _cost(name) for name in _AMOUNTS},
     }
     timed = found.at_equal_time(cell.method, cell.budget)
     return {
@@ -126,11 +145,14 @@ def _cell(found: Findings, cell: Cell) -> dict[str, Any]:
             for name, figure in figures.items()
             for summary in (cell.summary(figure),)
         },
+        "wall_clock_seconds_per_megapixel": cell.seconds_per_megapixel,
+        "processor_seconds_per_megapixel": cell.cpu_seconds_per_megapixel,
+        "clock": cell.clock,
         "difference": _difference(found.difference(cell.method, cell.budget)),
         "equal_time": None
         if timed is None
         else {
-            "cpu_seconds_per_megapixel": timed.cpu_seconds_per_megapixel,
+            "seconds_per_megapixel": timed.seconds_per_megapixel,
             "samples": timed.samples,
             "beyond": bool(timed.beyond),
             "difference": _difference(timed.difference),
@@ -151,7 +173,7 @@ def _difference(one: Difference | None) -> dict[str, Any] | None:
         "mean": _number(one.mean),
         "low": _number(one.low),
         "high": _number(one.high),
-        "leaves_out_0": one.sure,
+        "sure": one.sure,
     }
 
 

@@ -65,6 +65,7 @@ class Table:
         group_head: What the groups differ in, such as "Samples".
         note: Sentences on how to read it.
         words: Whether all columns hold words, not numbers.
+        brief: What a terminal says of it beside the title, a phrase; pages have the note.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Table:
     group_head: str = ""
     note: str = ""
     words: bool = False
+    brief: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Report of a comparison: one HTML page, one Markdown page with pictures, a CSV and a JSON file.
 
 Every sentence about results is computed here from the data. Nothing is called better or worse
-where its interval holds 0.
+where its interval holds 0 or rests on fewer than three seeds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from geodeform.config import TrainConfig
 from geodeform.errors import OutputError
 from geodeform.evaluation.campaign import Work
 from geodeform.evaluation.comparison import (
+    FEWEST_SEEDS,
     LEVEL,
     RESAMPLES,
     Cell,
@@ -37,12 +38,12 @@ from geodeform.evaluation.comparison_pages import (
     png,
 )
 from geodeform.evaluation.comparison_tables import (
+    UNTIMED,
     Findings,
     baseline_table,
     class_tables,
     cost_table,
     difference_table,
-    flattened,
     fold_table,
     interval,
     maps_table,
@@ -52,12 +53,16 @@ from geodeform.evaluation.comparison_tables import (
     plain_value,
     points,
     share,
+    shown_settings,
+    slash_note,
     study_table,
+    times_note,
+    trained_as,
+    trained_recipes,
 )
 from geodeform.evaluation.experiment import Entry, shown_size
 from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.result import TOLERANCES, Evaluation
-from geodeform.evaluation.timing import ROUNDS
 from geodeform.geo.outputs import OutputSet
 from geodeform.training.datasets.base import listed
 from geodeform.training.datasets.registry import DATASETS
@@ -204,11 +209,10 @@ def _tables(*tables: Table | None) -> list[Part]:
 def _opening(found: Findings, works: Sequence[Work]) -> list[Part]:
     experiment, comparison = found.experiment, found.comparison
     evaluations = [one for cell in comparison.cells.values() for one in cell.evaluations]
-    optim, data = experiment.recipe.optim, experiment.recipe.data
-    dataset = DATASETS[data.dataset].info.title
+    name = _trained(found).data.dataset
+    dataset = DATASETS[name].info.title
     items = tuple(dict.fromkeys(item for one in evaluations for item in one.items))
     megapixels = evaluations[0].cost.scene_pixels / 1e6
-    length = f"{optim.steps:,} steps" if optim.steps else f"{optim.epochs:g} epochs"
     names = sorted({one.architecture for one in evaluations})
     windows = sorted({size[:2] for one in evaluations if one.sampler != "full"
                       for size in one.sizes})  # fmt: skip
@@ -220,9 +224,8 @@ def _opening(found: Findings, works: Sequence[Work]) -> list[Part]:
     )
     rest = "; studies vary single settings" if experiment.studies else ""
     said = [
-        f"{_counted(len(found.methods), 'method')} on the dataset {data.dataset} ({dataset}), "
-        f"trained for {length} of {_counted(optim.batch_size, 'window')}. The segmenter is "
-        f"{_joined(names)}; {networks}{rest}.",
+        f"{_counted(len(found.methods), 'method')} on the dataset {name} ({dataset}), "
+        f"{_length(found)}. The segmenter is {_joined(names)}; {networks}{rest}.",
         f"Evaluated on {_counted(len(items), 'item')} ({experiment.split}: {listed(items)}; "
         f"{megapixels:,.1f} megapixels)"
         + (
@@ -253,6 +256,28 @@ def _opening(found: Findings, works: Sequence[Work]) -> list[Part]:
     return parts
 
 
+def _trained(found: Findings) -> TrainConfig:
+    """A recipe by which something here was trained, for what all have in common."""
+    cell = next(iter(found.comparison.cells.values()))
+    return trained_as(found.experiment, cell.method, cell.budget)
+
+
+def _length(found: Findings) -> str:
+    """How long the methods were trained."""
+    recipes = [one for name in found.methods for one in trained_recipes(found.experiment, name)]
+    optims = [one.optim for one in recipes or [_trained(found)]]
+    lengths = dict.fromkeys(
+        f"{one.steps:,} step{'' if one.steps == 1 else 's'}"
+        if one.steps
+        else f"{one.epochs:g} epoch{'' if one.epochs == 1 else 's'}"
+        for one in optims
+    )
+    sizes = dict.fromkeys(str(one.batch_size) for one in optims)
+    windows = "window" if list(sizes) == ["1"] else "windows"
+    which = " (see \u201cHow it was measured\u201d)" if max(len(lengths), len(sizes)) > 1 else ""
+    return f"trained for {' or '.join(lengths)} with {' or '.join(sizes)} {windows} a step{which}"
+
+
 def _seeds(found: Findings) -> str:
     seeds = sorted({seed for cell in found.comparison.cells.values() for seed in cell.seeds})
     if len(seeds) == 1:
@@ -270,9 +295,8 @@ def _outcome(found: Findings) -> list[Part]:
     return [
         Bullets([item for item in [_count(found), *items, _every_pixel(found)] if item]),
         Paragraph(
-            f"Differences are points of full-resolution mIoU, with {_LEVEL} intervals. The best "
-            "method of a budget was picked by the same figures, and its interval does not correct "
-            "for the choice."
+            f"Differences are points of full-resolution mIoU, with {_LEVEL} intervals."
+            + _corrections(found)
             + (
                 " Methods have different numbers of seeds here: differences are of the seeds that "
                 "both sides have, and means of different seeds are no comparison."
@@ -282,6 +306,17 @@ def _outcome(found: Findings) -> list[Part]:
         ),
         *_timing(found),
     ]
+
+
+def _corrections(found: Findings) -> str:
+    """How many comparisons are made, none of which is corrected for their number."""
+    if not found.compared:
+        return ""
+    return (
+        f" {_counted(found.compared, 'comparison')} {'is' if found.compared == 1 else 'are'} made "
+        "in the tables and none is corrected for that, nor for the choice of the highest method of "
+        "a budget, by the same figures."
+    )
 
 
 def _count(found: Findings) -> str:
@@ -297,13 +332,24 @@ def _count(found: Findings) -> str:
                     timed = found.at_equal_time(cell.method, budget)
                     differences.append(None if timed is None else timed.difference)
         known = [one for one in differences if one is not None]
-        if known:
-            above = sum(one.low > 0 for one in known)
-            below = sum(one.high < 0 for one in known)
-            said.append(
-                f"at equal {where}, {above} of {_counted(len(known), 'difference')} lie above 0 "
-                f"with their whole interval, {below} below, {len(known) - above - below} hold 0"
+        enough = [one for one in known if len(one.values) >= FEWEST_SEEDS]
+        few = len(known) - len(enough)
+        parts = []
+        if few:
+            parts.append(
+                f"{few} of {_counted(len(known), 'difference')} {'has' if few == 1 else 'have'} "
+                "too few seeds to say"
             )
+        if enough:
+            above = sum(one.low > 0 for one in enough)
+            below = sum(one.high < 0 for one in enough)
+            of = f"the other {len(enough)}" if few else _counted(len(enough), "difference")
+            parts.append(
+                f"{above} of {of} lie above 0 with their whole interval, {below} below, "
+                f"{len(enough) - above - below} hold 0"
+            )
+        if parts:
+            said.append(f"at equal {where}, {', and '.join(parts)}")
     if not said:
         return ""
     title = found.title(found.experiment.baseline)
@@ -319,7 +365,7 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
         said.append(f"the baseline reaches {_height(found, base)}.")
     if best is not None:
         count = len(found.rivals(budget))
-        which = f"The best of {count} others is" if count > 1 else "The other method is"
+        which = f"The highest of {count} others is" if count > 1 else "The other method is"
         said.append(f"{which} {_named(found, best)}, {_height(found, best)}.")
         equal = found.difference(best.method, budget)
         if equal is not None:
@@ -359,7 +405,11 @@ def _every_pixel(found: Findings) -> str:
     for budget in found.budgets:
         base = found.comparison.cell(found.experiment.baseline, budget)
         for cell in (base, found.best(budget)):
-            gap = None if cell is None else paired_difference(cell, [(1.0, whole)])
+            gap = (
+                None
+                if cell is None
+                else paired_difference(cell, [(1.0, whole)], found.experiment.block_items)
+            )
             if cell is not None and gap is not None:
                 below.append(f"{_named(found, cell)} at {shown_size(budget)} {_short(gap)}")
     text = f"Every pixel ({_named(found, whole)}): {_height(found, whole)}."
@@ -368,10 +418,11 @@ def _every_pixel(found: Findings) -> str:
 
 def _verdict(difference: Difference) -> str:
     """A difference in words, no better than its interval."""
+    if len(difference.values) < FEWEST_SEEDS:
+        return f"{_short(difference)}, too few seeds to say"
     if not difference.sure:
         return f"{_short(difference)}, an interval that holds 0, so no difference is shown"
-    alone = " on the one seed that both have" if len(difference.values) == 1 else ""
-    return f"{_short(difference)}, {'better' if difference.low > 0 else 'worse'}{alone}"
+    return f"{_short(difference)}, {'better' if difference.low > 0 else 'worse'}"
 
 
 def _height(found: Findings, cell: Cell) -> str:
@@ -391,28 +442,26 @@ def _short(difference: Difference) -> str:
 
 def _timing(found: Findings) -> list[Part]:
     """How times were measured, and whether they can be trusted: more samples take longer."""
-    said = (
-        "Times are of one run in which all methods predict the same images turn by turn, medians "
-        f"of {ROUNDS} rounds, with images in memory."
-        if found.comparison.timed
-        else "Times are those of the evaluations, which ran one after another or beside other work."
-    )
+    if not found.comparison.timed:
+        return [Paragraph(UNTIMED)]
+    said = times_note(found)
     curve = [c for c in found.comparison.curve(found.experiment.baseline) if c.budget is not None]
     falls = sum(
-        a.cpu_seconds_per_megapixel > b.cpu_seconds_per_megapixel for a, b in pairwise(curve)
+        a.clocked_seconds_per_megapixel > b.clocked_seconds_per_megapixel
+        for a, b in pairwise(curve)
     )
     if falls:
         said += (
             f" They are noisy: in {falls} of {len(curve) - 1} steps to the baseline's next larger "
-            "budget its processor time falls. Read what is said of equal time with that in mind."
+            f"budget its {found.clock} time falls. Read what is said of equal time with that in "
+            "mind."
         )
     return [Paragraph(said)]
 
 
 def _method(found: Findings) -> list[Part]:
-    experiment = found.experiment
     one = next(iter(found.comparison.cells.values())).evaluations[0]
-    info = DATASETS[experiment.recipe.data.dataset].info
+    info = DATASETS[_trained(found).data.dataset].info
     return [
         Bullets([*_definitions(one), *_sureness(found), *_overlaps(found)]),
         Paragraph(_splits(found)),
@@ -424,7 +473,8 @@ def _method(found: Findings) -> list[Part]:
             "Method: Jin et al., Learning to Downsample for Segmentation of Ultra-High Resolution "
             "Images, ICLR 2022. Edge-based sampling: Marin et al., ICCV 2019. Interpolation: "
             "Talebi and Milanfar, ICCV 2021. Single loss: Recasens et al., ECCV 2018. Boundary F1: "
-            "Csurka et al., BMVC 2013. Bootstrap: Efron and Tibshirani, 1993."
+            "Csurka et al., BMVC 2013. Bootstrap: Efron and Tibshirani, 1993. Degrees of freedom: "
+            "Satterthwaite 1946, Welch 1947."
         ),
     ]
 
@@ -454,19 +504,40 @@ def _definitions(one: Evaluation) -> list[str]:
 
 def _sureness(found: Findings) -> list[str]:
     """What the intervals are."""
-    cells = list(found.comparison.cells.values())
-    blocks = len(cells[0].evaluations[0].units)
-    several = max(len(cell.seeds) for cell in cells) > 1
-    drawn = "seeds and blocks" if several else "blocks (of one seed)"
-    return [
-        f"Intervals: {_LEVEL}, percentile bootstrap over {drawn}, {RESAMPLES:,} resamples of "
-        f"{blocks:,} blocks of about 1024 px. Differences are paired: the same seed, the same "
-        "blocks. Blocks side by side are taken as independent and seeds are few, so the intervals "
-        "are, if anything, too narrow.",
-        *(["\u00b1 is the sample standard deviation over the seeds."] if several else []),
-        "Equal time: the baseline's mIoU, interpolated over the logarithm of its processor time. "
-        "Same mIoU: its mean mIoU, interpolated over the logarithm of its samples.",
-    ]
+    count, what = found.blocks
+    several = max(len(cell.seeds) for cell in found.comparison.cells.values()) > 1
+    beside = " Those side by side are taken as independent." if "blocks" in what else ""
+    drawn = (
+        f"v_blocks, over other ground, is its variance in a bootstrap of {RESAMPLES:,} resamples "
+        f"of {count:,} {what}, the same for both sides, with the networks as they are.{beside}"
+    )
+    if several:
+        said = [
+            f"Intervals: {_LEVEL}, mean \u00b1 t \u00b7 \u221a(v_blocks + v_seeds / n), of a "
+            f"difference that is paired by seed. {drawn} v_seeds, over other trainings, is the "
+            "sample variance of the n seeds' differences. t is Student's, with Welch and "
+            "Satterthwaite's degrees of freedom. Where a difference has one seed, v_seeds is "
+            "unknown and left out. "
+        ]
+    else:
+        said = [
+            f"Intervals: {_LEVEL}, mean \u00b1 z \u00b7 \u221av_blocks, z of the normal "
+            f"distribution. {drawn} How other trainings would come out is unknown of one seed and "
+            "not in them. "
+        ]
+    said[0] += f"With fewer than {FEWEST_SEEDS} seeds nothing is called better or worse."
+    if several:
+        said.append("\u00b1 after a mean is the sample standard deviation over the seeds.")
+    if found.comparison.timed:
+        said.append(
+            f"Equal time: the baseline's mIoU, interpolated over the logarithm of its {found.clock}"
+            " time, of which the longest up to each budget counts: more samples take longer."
+        )
+    said.append(
+        "Same mIoU: the baseline's mean mIoU, interpolated over the logarithm of its samples; said "
+        "only where the difference at equal pixels is sure."
+    )
+    return said
 
 
 def _overlaps(found: Findings) -> list[str]:
@@ -486,7 +557,7 @@ def _overlaps(found: Findings) -> list[str]:
 def _splits(found: Findings) -> str:
     experiment = found.experiment
     if experiment.folds == ((),):
-        held = experiment.recipe.data.val_items
+        held = _trained(found).data.val_items
         which = f"held out by the recipe: {listed(held)}" if held else "the dataset's own"
         return f"Split: {which}; what is evaluated is the part \u201c{experiment.split}\u201d."
     how = " (leave one out)" if experiment.leave_one_out else ""
@@ -499,27 +570,18 @@ def _splits(found: Findings) -> str:
 
 
 def _settings_table(found: Findings) -> Table | None:
-    """What the experiment sets, for all methods alike."""
-    own = found.experiment.recipe.to_dict()
-    usual = TrainConfig().to_dict()
-    different = {
-        key
-        for name, one in found.experiment.methods.items()
-        if not one.study
-        for key, value in flattened(found.experiment, one.network_of or name).items()
-        if value != own[key.split(".")[0]][key.split(".", 1)[1]]
-    }
-    # each experiment sets these itself, or they say where data lie on one machine
-    hidden = different | {
-        "data.val_items", "data.root", "data.cache", "data.classes", "data.workers", "model.sizes",
-        "model.default_size",
-    }  # fmt: skip
-    rows = [
-        (f"{part}.{key}", plain_value(value))
-        for part, values in own.items()
-        if part != "run"  # has no effect on the weights but by the seed
+    """What all methods alike were trained with, where it is no default."""
+    methods = found.experiment.methods.values()
+    of = [shown_settings(found.experiment, one.name) for one in methods if not one.study]
+    usual = {
+        f"{part}.{key}": plain_value(value)
+        for part, values in TrainConfig().to_dict().items()
         for key, value in values.items()
-        if value != usual[part][key] and f"{part}.{key}" not in hidden
+    }
+    rows = [
+        (key, text)
+        for key, text in of[0].items()
+        if text != usual[key] and all(other.get(key) == text for other in of)
     ]
     if not rows:
         return None
@@ -527,6 +589,7 @@ def _settings_table(found: Findings) -> Table | None:
         "Settings of all trainings that are not geodeform's defaults",
         ["Setting", "value"],
         [("", rows)],
+        note=slash_note(text for _, text in rows),
         words=True,
     )
 

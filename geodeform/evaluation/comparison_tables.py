@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
-from geodeform.config import Size
+from geodeform.config import Size, TrainConfig
 from geodeform.evaluation.comparison import (
+    FEWEST_SEEDS,
     LEVEL,
     Cell,
+    Clock,
     Comparison,
     Difference,
     EqualTime,
@@ -20,12 +22,14 @@ from geodeform.evaluation.comparison import (
     paired_difference,
 )
 from geodeform.evaluation.comparison_pages import Strong, Table, Text
-from geodeform.evaluation.experiment import Experiment, Study, shown_size
+from geodeform.evaluation.experiment import Experiment, Study, shown_size, training_key
 from geodeform.evaluation.result import TOLERANCES, Evaluation
+from geodeform.evaluation.timing import ROUNDS
 from geodeform.evaluation.ways import WAYS
 
 UNKNOWN = "\u2013"
 EVERY_PIXEL = "every pixel"
+UNTIMED = "Times were not measured side by side, so nothing is compared at equal time."
 _MINUS = "\u2212"
 _ZERO = "0.0"
 
@@ -39,6 +43,17 @@ MAPS: dict[str, Figure] = {
     "intrinsic, nearest": lambda one: one.intrinsic_nearest.miou(),
 }
 """Mean IoU of the maps that an evaluation scores."""
+
+_BOLD = f"Bold: the interval leaves out 0, with {FEWEST_SEEDS} seeds or more."
+_BETWEEN = " / "
+_FIXED = "one density for all windows, measured on the training labels"
+
+_HIDDEN = {
+    "data.root", "data.cache", "data.workers", "data.classes", "data.val_items",
+    "run.out", "run.seed", "run.device", "run.devices", "run.nodes", "run.strategy",
+    "run.val_every", "run.val_windows", "run.panel_every", "run.checkpoint_every",
+}  # fmt: skip
+"""Settings that no table shows: of a machine, of one seed or held-out part, of what is written."""
 
 
 def other_figures(widths: Sequence[int]) -> dict[str, Figure]:
@@ -101,6 +116,39 @@ class Findings:
             comparison.at_equal_time
         )
 
+    @cached_property
+    def clock(self) -> Clock:
+        """The time that equal time is of."""
+        return next(iter(self.comparison.cells.values())).clock
+
+    @cached_property
+    def blocks(self) -> tuple[int, str]:
+        """How many blocks the intervals draw, and what they are."""
+        units = next(iter(self.comparison.cells.values())).evaluations[0].units
+        items, together = len({unit.item for unit in units}), self.experiment.block_items
+        if together > 1:
+            runs = math.ceil(items / together)
+            return runs, f"run{'' if runs == 1 else 's'} of {together} successive images"
+        if len(units) == items:
+            return items, "whole images"
+        whole = items > len({unit.item for unit in units if unit.row or unit.column})
+        return len(units), "blocks of about 1024 px" + (", smaller images whole" if whole else "")
+
+    @cached_property
+    def compared(self) -> int:
+        """Differences with an interval that the tables have."""
+        cells = [
+            (name, cell.budget)
+            for name in self.methods
+            if name != self.experiment.baseline
+            for cell in self.comparison.curve(name)
+        ]
+        known = [self.difference(*cell) for cell in cells]
+        timed = [self.at_equal_time(*cell) for cell in cells]
+        return sum(one is not None for one in (*known, *timed)) + sum(
+            len(study_differences(self, study)) for study in self.experiment.studies
+        )
+
     def cells(self, budget: Size | None) -> list[Cell]:
         """Cells of the methods at a budget, None for every pixel."""
         found = (self.comparison.cell(name, budget) for name in self.methods)
@@ -155,16 +203,22 @@ class Findings:
         return self.highest(self.rivals(budget))
 
     def equal_accuracy(self, cell: Cell) -> float | None:
-        """As :meth:`Comparison.equal_accuracy`; None where the baseline has other seeds."""
+        """As :meth:`Comparison.equal_accuracy`.
+
+        None where the difference at equal pixels is not sure, or the baseline has other seeds.
+        """
         curve = self.comparison.curve(self.experiment.baseline)
         if cell.budget is None or any(one.seeds != cell.seeds for one in curve):
+            return None
+        difference = self.difference(cell.method, cell.budget)
+        if difference is None or not difference.sure:
             return None
         return self.comparison.equal_accuracy(cell.method, cell.budget)
 
     def best_learned(self, budget: Size) -> Cell | None:
         """The best rival that learns where to sample; the best one where none does."""
         rivals = self.rivals(budget)
-        learned = [cell for cell in rivals if cell.evaluations[0].sampler == "learned"]
+        learned = [cell for cell in rivals if learns(self.experiment, cell.method)]
         return self.highest(learned or rivals)
 
     def best_oracle(self, budget: Size) -> Cell | None:
@@ -201,10 +255,11 @@ def miou_table(found: Findings) -> Table:
         "Full-resolution mIoU of the map that users get, %",
         ["Method", *map(budget_name, columns)],
         [("", rows)],
-        note=f"Columns: samples of a window. Mean{deviation(found.comparison)}. Bold: the best of "
-        "those that do not see the labels, whether or not the difference is sure (see "
+        note=f"Columns: samples of a window. Mean{deviation(found.comparison)}. Bold: the highest "
+        "of those that do not see the labels, whether or not the difference is sure (see "
         "\u201cDifference from the baseline\u201d)"
         + (", by the seeds that it shares with the baseline." if found.uneven else "."),
+        brief=f"samples of a window; mean{deviation(found.comparison)}",
     )
 
 
@@ -233,40 +288,38 @@ def others_table(found: Findings) -> Table:
 
 def difference_table(found: Findings) -> Table | None:
     """Differences from the baseline at equal pixels and at equal time; None without any."""
-    groups = []
-    for budget in found.budgets:
+    groups, timed = [], found.comparison.timed
+    for budget in (*found.budgets, None):
         rows: list[list[Text]] = []
         for cell in found.cells(budget):
             equal = found.difference(cell.method, budget)
-            timed = found.at_equal_time(cell.method, budget)
-            if cell.method == found.experiment.baseline or (equal is None and timed is None):
-                continue
-            rows.append([found.title(cell.method), *_sides(equal), *_timed(timed)])
+            at_time = found.at_equal_time(cell.method, budget)
+            if cell.method != found.experiment.baseline and (equal or at_time):
+                row = [found.title(cell.method), *_sides(equal)]
+                rows.append([*row, *_timed(at_time)] if timed else row)
         if rows:
-            groups.append((shown_size(budget), rows))
-    whole: list[list[Text]] = [
-        [found.title(cell.method), UNKNOWN, UNKNOWN, *_timed(timed)]
-        for cell in found.cells(None)
-        if (timed := found.at_equal_time(cell.method, None)) is not None
-    ]
-    if whole:
-        groups.append((EVERY_PIXEL, whole))
+            groups.append((budget_name(budget), rows))
     if not groups:
         return None
     level = f"{LEVEL:.0%}".replace("%", " %")
+    head = ["Method", "equal pixels", f"{level} interval"]
+    if timed:
+        head += ["equal time", f"{level} interval", "baseline's samples in that time"]
     return Table(
         f"Difference from the baseline ({found.title(found.experiment.baseline)}), points of "
         "full-resolution mIoU",
-        [
-            "Method", "equal pixels", f"{level} interval", "equal time", f"{level} interval",
-            "baseline's samples in that time",
-        ],
+        head,
         groups,
         group_head="Samples",
-        note="Bold: the interval leaves out 0. Equal time: the baseline with as many samples as "
-        "take it the method's processor time; * where that is beyond its budgets, so that the "
-        "nearest of them stands for it.",
-    )  # fmt: skip
+        note=f"{_BOLD} "
+        + (
+            "Equal time: the baseline with as many samples as take it the method's "
+            f"{found.clock} time; * where that is beyond its budgets, so that the nearest of them "
+            "stands for it."
+            if timed
+            else UNTIMED
+        ),
+    )
 
 
 def baseline_table(found: Findings) -> Table | None:
@@ -278,15 +331,18 @@ def baseline_table(found: Findings) -> Table | None:
         [
             budget_name(cell.budget),
             spread(cell.miou),
-            *_cost(cell)[:1],
-            *_cost(cell)[3:4],
+            share(cell.evaluations[0].cost.sampled_share),
+            f"{cell.clocked_seconds_per_megapixel:.3g}",
         ]
         for cell in curve
     ]
+    timed = found.comparison.timed
     return Table(
-        "The baseline at all its budgets, by which equal time is found",
-        ["Samples", "mIoU, %", "share of pixels", "processor s/MP"],
+        "The baseline at all its budgets" + (", by which equal time is found" if timed else ""),
+        ["Samples", "mIoU, %", "share of pixels", f"{found.clock} s/MP"],
         [("", rows)],
+        note=times_note(found)
+        + (" For equal time, the longest up to each budget counts." if timed else ""),
     )
 
 
@@ -298,14 +354,29 @@ def cost_table(found: Findings) -> Table:
         for budget in budgets
         if found.cells(budget)
     ]
-    head = ["Method", "share of pixels", "GFLOP/MP", "s/MP", "processor s/MP", "peak memory, MiB"]
+    head = [
+        "Method", "share of pixels", "GFLOP/MP", "wall-clock s/MP", "processor s/MP",
+        "peak memory, MiB",
+    ]  # fmt: skip
     return Table(
         "Cost of a megapixel of the scene (MP)",
         head,
         groups,
         group_head="Samples",
-        note="Times are medians over the seeds, memory is the largest. Reading files is not in "
-        "them.",
+        note=f"{times_note(found)} Memory is the largest.",
+    )
+
+
+def times_note(found: Findings) -> str:
+    """Where times come from."""
+    if found.comparison.timed:
+        return (
+            f"Times: one network of each method, all on the same images turn by turn, median of "
+            f"{ROUNDS} rounds, without reading files."
+        )
+    return (
+        "Times: of the evaluations, which ran one after another or beside other work, medians over "
+        "the seeds, without reading files."
     )
 
 
@@ -370,12 +441,17 @@ def fold_table(found: Findings) -> Table | None:
 
 
 def study_differences(found: Findings, study: Study) -> dict[tuple[str, Size | None], Difference]:
-    """Point, budget → its difference from the study's method, paired by seed."""
+    """Point, budget → its difference from the study's method, paired by seed.
+
+    Without points that are the method itself.
+    """
     differences = {}
     for name in study.points:
         for cell in found.comparison.curve(name):
             own = found.comparison.cell(study.method, cell.budget)
-            known = None if own is None else paired_difference(cell, [(1.0, own)])
+            if own is None or is_own(found.experiment, study, name, cell.budget):
+                continue
+            known = paired_difference(cell, [(1.0, own)], found.experiment.block_items)
             if known is not None:
                 differences[name, cell.budget] = known
     return differences
@@ -386,19 +462,19 @@ def study_table(found: Findings, study: Study) -> Table | None:
     comparison, experiment = found.comparison, found.experiment
     points = [cell for name in study.points for cell in comparison.curve(name)]
     differences = study_differences(found, study)
-    own_names = _unchanged(experiment, study)
     groups = []
     for budget in sorted({c.budget for c in points}, key=lambda size: math.prod(size or (0,))):
         rows: list[list[Text]] = []
         own = comparison.cell(study.method, budget)
-        if own is not None and not own_names:
-            rows.append([own_label(experiment, study), *_study_cells(own, None)])
+        there = [name for name in study.points if comparison.cell(name, budget) is not None]
+        if own is not None and not any(is_own(experiment, study, n, budget) for n in there):
+            rows.append([own_label(experiment, study, budget), *_study_cells(own, None)])
         for name, label in zip(study.points, study.labels, strict=True):
             cell = comparison.cell(name, budget)
             if cell is not None:
-                said = f"{label} (the method's own)" if name in own_names else label
-                difference = None if name in own_names else differences.get((name, budget))
-                rows.append([said, *_study_cells(cell, difference)])
+                mine = is_own(experiment, study, name, budget)
+                said = f"{label} (the method's own)" if mine else label
+                rows.append([said, *_study_cells(cell, differences.get((name, budget)))])
         groups.append((budget_name(budget), rows))
     if not groups:
         return None
@@ -409,50 +485,125 @@ def study_table(found: Findings, study: Study) -> Table | None:
         groups,
         group_head="Samples",
         note="Difference from the method as it is, in points of full-resolution mIoU, paired by "
-        "seed; bold where the interval leaves out 0.",
+        f"seed. {_BOLD}",
     )  # fmt: skip
 
 
-def own_label(experiment: Experiment, study: Study) -> str:
+def own_label(experiment: Experiment, study: Study, budget: Size | None) -> str:
     """What the method itself is called among the points of a study: by its own value."""
-    own = experiment.recipe.merged(experiment.methods[study.method].settings).to_dict()
-    keys = {
-        key for name in study.points for key in _changed(experiment, study.method, name)
-    }  # fmt: skip
+    keys = varied_settings(experiment, study, budget)
     if len(keys) != 1:
         return "as the method"
-    section, _, key = keys.pop().partition(".")
-    return f"{plain_value(own[section][key])} (the method's own)"
+    own = settings_at(experiment, study.method, budget).get(keys.pop())
+    return f"{plain_value(own)} (the method's own)"
+
+
+def is_own(experiment: Experiment, study: Study, point: str, budget: Size | None) -> bool:
+    """Whether a study's point is trained as the study's method is."""
+    fold, seed = experiment.folds[0], experiment.seeds_of(study.method)[0]
+    own, other = (experiment.config_of(n, fold, seed, budget) for n in (study.method, point))
+    return training_key(own) == training_key(other)
+
+
+def varied_settings(experiment: Experiment, study: Study, budget: Size | None) -> set[str]:
+    """Dotted settings in which a study's points differ from its method."""
+    own = settings_at(experiment, study.method, budget)
+    points = [settings_at(experiment, name, budget) for name in study.points]
+    return {key for point in points for key in point if point[key] != own.get(key)}
 
 
 def methods_table(found: Findings) -> Table:
     """Every setting in which the methods differ, and how each samples."""
     experiment = found.experiment
-    ways = {entry.method: entry.trial.sampler for entry in found.entries}
     named = [one for one in experiment.methods.values() if not one.study]
-    flat = {one.name: flattened(experiment, one.network_of or one.name) for one in named}
+    settings = {one.name: shown_settings(experiment, one.name) for one in named}
     keys = [
         key
-        for key in next(iter(flat.values()))
-        if len({plain_value(settings[key]) for settings in flat.values()}) > 1
+        for key in dict.fromkeys(key for of in settings.values() for key in of)
+        if len({of.get(key) for of in settings.values()}) > 1
     ]
     rows = []
     for one in named:
         network = experiment.methods[one.network_of].title if one.network_of else "its own"
-        settings = ", ".join(f"{key}: {plain_value(flat[one.name][key])}" for key in keys)
-        rows.append([one.title, WAYS[ways[one.name]].title, network, settings or "none"])
+        of = settings[one.name]
+        own = "; ".join(f"{key}: {of[key]}" for key in keys if key in of)
+        rows.append([one.title, way_title(experiment, one.name), network, own or "none"])
     return Table(
         "The methods, and all settings in which their networks differ",
         ["Method", "samples", "networks", "settings"],
         [("", rows)],
+        note=slash_note(text for of in settings.values() for text in map(of.get, keys) if text),
         words=True,
     )
 
 
-def flattened(experiment: Experiment, method: str) -> dict[str, Any]:
-    """Dotted settings of a method's trainings, without seed, held-out part and sizes."""
-    config = experiment.recipe.merged(experiment.methods[method].settings).to_dict()
-    return {f"{part}.{key}": v for part, values in config.items() for key, v in values.items()}
+def way_of(experiment: Experiment, method: str) -> str:
+    """How a method samples: a name of :data:`geodeform.evaluation.ways.WAYS`."""
+    return next(e.trial.sampler for e in experiment.entries() if e.method == method)
+
+
+def learns(experiment: Experiment, method: str) -> bool:
+    """Whether a method samples where a network learned to, window by window."""
+    return way_of(experiment, method) == "learned" and not _is_fixed(experiment, method)
+
+
+def way_title(experiment: Experiment, method: str) -> str:
+    """How a method samples, a phrase."""
+    way = way_of(experiment, method)
+    return _FIXED if way == "learned" and _is_fixed(experiment, method) else WAYS[way].title
+
+
+def _is_fixed(experiment: Experiment, method: str) -> bool:
+    budget = experiment.budgets_of(method)[0]
+    return trained_as(experiment, method, budget).model.sampler == "fixed"
+
+
+def trained_as(experiment: Experiment, method: str, budget: Size | None) -> TrainConfig:
+    """The recipe of the network that a method uses at a budget, of the first seed and part."""
+    seed = experiment.seeds_of(method)[0]
+    return experiment.config_of(method, experiment.folds[0], seed, budget)
+
+
+def trained_recipes(experiment: Experiment, method: str) -> list[TrainConfig]:
+    """:func:`trained_as` at the budgets at which methods are compared, rising."""
+    budgets = experiment.budgets_of(method)
+    if method == experiment.baseline:
+        budgets = tuple(b for b in budgets if b in experiment.budgets) or budgets
+    return [trained_as(experiment, method, budget) for budget in budgets]
+
+
+def settings_at(experiment: Experiment, method: str, budget: Size | None) -> dict[str, Any]:
+    """Dotted settings of :func:`trained_as` that say how the network was trained."""
+    return _settings(trained_as(experiment, method, budget))
+
+
+def shown_settings(experiment: Experiment, method: str) -> dict[str, str]:
+    """Dotted settings of a method's networks, as recipes write them.
+
+    Where the networks of the budgets differ, all values, such as "5.3 / 10.6".
+    """
+    each = [_settings(config) for config in trained_recipes(experiment, method)]
+    shown = {}
+    for key in dict.fromkeys(key for settings in each for key in settings):
+        texts = [plain_value(of[key]) if key in of else UNKNOWN for of in each]
+        shown[key] = _BETWEEN.join(texts) if len(set(texts)) > 1 else texts[0]
+    return shown
+
+
+def slash_note(texts: Iterable[str]) -> str:
+    """What several values of a setting are, where there are such."""
+    several = any(_BETWEEN in text for text in texts)
+    return "Values with / between them: of the budgets' networks, rising." if several else ""
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    idle = "optim.epochs" if config.optim.steps else "optim.steps"
+    return {
+        f"{part}.{key}": value
+        for part, values in config.to_dict().items()
+        for key, value in values.items()
+        if f"{part}.{key}" not in _HIDDEN and f"{part}.{key}" != idle
+    }
 
 
 def plain_value(value: Any) -> str:
@@ -615,14 +766,3 @@ def _study_cells(cell: Cell, difference: Difference | None) -> list[Text]:
         *_sides(difference),
         *(spread(cell.summary(MAPS[name])) for name in names),
     ]
-
-
-def _changed(experiment: Experiment, method: str, point: str) -> list[str]:
-    """Dotted settings in which a study's point differs from its method."""
-    own, other = flattened(experiment, method), flattened(experiment, point)
-    return [key for key, value in own.items() if other[key] != value]
-
-
-def _unchanged(experiment: Experiment, study: Study) -> list[str]:
-    """Points of a study that are the method itself."""
-    return [name for name in study.points if not _changed(experiment, study.method, name)]

@@ -92,7 +92,7 @@ def open_evaluation_data(
     recipe = dict(spec.recipe.get("data") or {}) if spec is not None else {}
     known = recipe.get("dataset") == dataset
     config = _data_config(recipe if known else {}, settings or {})
-    opened = open_dataset(dataset, root, _options(config))
+    opened = open_dataset(dataset, root, DatasetOptions.of(config))
     elsewhere = [item for item in config.val_items if item not in opened.items]
     if elsewhere and "data.val_items" not in (settings or {}):
         # other images of that name, such as another user's folder: the model's split is not theirs
@@ -176,12 +176,3 @@ def _data_config(recipe: Mapping[str, Any], settings: Mapping[str, Any]) -> Data
         if name in recipe and name not in ("classes", "cache")
     }
     return TrainConfig().merged({**kept, **settings}).data
-
-
-def _options(config: DataConfig) -> DatasetOptions:
-    return DatasetOptions(
-        classes=None if config.classes is None else Path(config.classes),
-        label_column=config.label_column,
-        bands=config.bands,
-        nodata=config.nodata,
-    )

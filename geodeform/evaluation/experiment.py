@@ -12,6 +12,7 @@ two experiments share is trained once, and a run that was stopped continues wher
     held_out: leave-one-out           # or [[7], [8]]: items that are not trained on, part by part;
                                       # where it is not given, the recipe's own split
     split: val                        # part that is evaluated: val (what is held out) or test
+    block_items: 1                    # successive images that an interval draws together
     budgets: [32, 64, 128]            # samples of a window
     networks: shared                  # one network for all budgets, or one of its own each
     seeds: [0, 1, 2]
@@ -34,7 +35,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,12 +43,12 @@ from typing import Any, Literal, get_args
 import yaml
 
 from geodeform.config import Size, TrainConfig
-from geodeform.errors import ConfigError
+from geodeform.errors import ConfigError, DatasetError
 from geodeform.evaluation.data import SPLITS, SplitName
 from geodeform.evaluation.ways import find_way
 from geodeform.models.spec import SAMPLERS_OF, nearest_names
-from geodeform.training.datasets.base import listed
-from geodeform.training.train import DOWNSAMPLERS
+from geodeform.training.datasets.base import LabelledDataset, listed
+from geodeform.training.train import DOWNSAMPLERS, find_pretrained
 
 Networks = Literal["shared", "own"]
 
@@ -58,6 +59,9 @@ _ELSEWHERE = {
     "run.strategy", "run.val_every", "run.val_windows", "run.panel_every", "run.checkpoint_every",
 }  # fmt: skip
 """Settings without an effect on the weights: where data lie, what computes, what is written."""
+
+_CHOOSING = ("run.val_every", "run.val_windows")
+"""Of these, what has one where validations choose the weights or end the training."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,9 @@ class Experiment:
         leave_one_out: Whether the folds are all items of the dataset, which :meth:`with_items`
             fills in.
         split: Part that is evaluated.
+        block_items: Successive images that an interval draws together: frames of a video are no
+            independent ones.
+        origin: Fingerprint of the dataset's files, which :meth:`on` fills in: keys depend on it.
     """
 
     name: str
@@ -191,6 +198,8 @@ class Experiment:
     folds: tuple[tuple[str, ...], ...]
     leave_one_out: bool
     split: SplitName
+    block_items: int = 1
+    origin: str = ""
 
     def budgets_of(self, method: str) -> tuple[Size | None, ...]:
         """Where a method is evaluated, in order of size."""
@@ -202,11 +211,34 @@ class Experiment:
             budgets = (*budgets, *self.baseline_budgets)
         return tuple(sorted(dict.fromkeys(budgets), key=_pixels))
 
-    def with_items(self, items: Sequence[str]) -> Experiment:
-        """Return the experiment with its folds, where they are the dataset's items one by one."""
-        if not self.leave_one_out:
-            return self
-        return replace(self, folds=tuple((item,) for item in items))
+    def on(self, dataset: LabelledDataset) -> Experiment:
+        """Return the experiment on a dataset that is there.
+
+        Folds that are the dataset's items one by one are filled in, keys get its fingerprint, and
+        what is held out and evaluated is looked up before anything is trained.
+
+        Raises:
+            DatasetError: If an item that is held out is not there, or the part to be evaluated is
+                empty.
+        """
+        folds = self.folds
+        if self.leave_one_out:
+            folds = tuple((item,) for item in dataset.items)
+        for item in (item for fold in folds for item in fold):
+            if item not in dataset.items:
+                raise DatasetError(
+                    f"{self.name} holds out item {item}, which is not in {dataset.root}; it has "
+                    f"{listed(dataset.items)}."
+                )
+        found = replace(self, folds=folds, origin=_fingerprint(dataset))
+        for config in found.trainings().values():
+            parts = dataset.split(config.data.val_items, seed=config.data.split_seed)
+            if not parts.to_dict()[self.split]:
+                raise DatasetError(
+                    f"{dataset.root} has no items for the part '{self.split}', which {self.name} "
+                    "evaluates; give another with --split."
+                )
+        return found
 
     def trainings(self) -> dict[str, TrainConfig]:
         """Key → resolved recipe of everything that is trained, seed after seed."""
@@ -214,7 +246,7 @@ class Experiment:
         for entry in self.entries():
             key = entry.trial.training
             if key not in found:
-                found[key] = self._config(entry.method, entry.fold, entry.seed, entry.budget)
+                found[key] = self.config_of(entry.method, entry.fold, entry.seed, entry.budget)
         return found
 
     def entries(self) -> list[Entry]:
@@ -230,9 +262,9 @@ class Experiment:
                     if seed not in self.seeds_of(method.name):
                         continue
                     for budget in self.budgets_of(method.name):
-                        config = self._config(method.name, fold, seed, budget)
+                        config = self.config_of(method.name, fold, seed, budget)
                         sampler = method.sampler or _own_sampler(config)
-                        trial = Trial(training_key(config), sampler, budget, self.split)
+                        trial = Trial(self._key(config), sampler, budget, self.split)
                         found.append(Entry(method.name, fold, seed, budget, trial))
         return found
 
@@ -243,13 +275,25 @@ class Experiment:
     def _all_seeds(self) -> list[int]:
         return sorted({seed for name in self.methods for seed in self.seeds_of(name)})
 
+    def config_of(
+        self, method: str, fold: tuple[str, ...], seed: int, budget: Size | None
+    ) -> TrainConfig:
+        """The resolved recipe of the network that a cell uses."""
+        cell = method, fold, seed, budget
+        if cell not in self._configs:
+            self._configs[cell] = self._config(*cell)
+        return self._configs[cell]
+
+    @cached_property
+    def _configs(self) -> dict[tuple[str, tuple[str, ...], int, Size | None], TrainConfig]:
+        return {}
+
     def _config(
         self, method: str, fold: tuple[str, ...], seed: int, budget: Size | None
     ) -> TrainConfig:
-        """The recipe of the network that a cell uses."""
         one = self.methods[method]
         if one.network_of is not None:
-            return self._config(one.network_of, fold, seed, budget)
+            return self.config_of(one.network_of, fold, seed, budget)
         settings: dict[str, Any] = {"run.seed": seed}
         if fold:
             settings["data.val_items"] = list(fold)
@@ -262,6 +306,9 @@ class Experiment:
             settings["model.sizes"] = [list(size) for size in sizes]
             settings["model.default_size"] = None
         return recipe.merged({**settings, **one.settings, **self.overrides})
+
+    def _key(self, config: TrainConfig) -> str:
+        return training_key(config, self.origin)
 
     def _trained_sizes(self, budget: Size | None) -> tuple[Size, ...]:
         """Sizes that a network is trained at, to be evaluated at a budget."""
@@ -276,20 +323,52 @@ def _own_sampler(config: TrainConfig) -> str:
     return SAMPLERS_OF[DOWNSAMPLERS[config.model.sampler]][0]
 
 
-def training_key(config: TrainConfig) -> str:
-    """Hash of everything in a recipe that has an effect on the weights, with geodeform's version.
+def training_key(config: TrainConfig, origin: str = "") -> str:
+    """Hash of everything that has an effect on the weights.
 
-    Settings at their defaults do not count, so a setting that a later version adds changes nothing.
+    The recipe, without settings at their defaults (so a setting that a later version adds changes
+    nothing), the contents of the files that it names, the dataset's fingerprint, and geodeform's
+    version.
     """
     own, usual = config.to_dict(), TrainConfig().to_dict()
+    idle = _ELSEWHERE
+    if config.run.export == "best" or config.optim.patience > 0:
+        idle = _ELSEWHERE - set(_CHOOSING)
     changed = {
         f"{section}.{key}": value
         for section, values in own.items()
         for key, value in values.items()
-        if f"{section}.{key}" not in _ELSEWHERE and value != usual[section][key]
+        if f"{section}.{key}" not in idle and value != usual[section][key]
     }
-    text = json.dumps([version("geodeform"), changed], sort_keys=True)
+    contents = [_pretrained(config.model.pretrained, config.model.segmenter)]
+    for key in ("data.classes", "loss.teacher"):
+        if (path := changed.pop(key, None)) is not None:
+            contents.append(_content(Path(path)) if Path(path).is_file() else str(path))
+    changed.pop("model.pretrained", None)
+    text = json.dumps([version("geodeform"), changed, contents, origin], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=64)
+def _pretrained(setting: str, segmenter: str) -> str:
+    """Hash of the weights that an encoder starts from, "" for random ones."""
+    path = find_pretrained(setting, segmenter)
+    return "" if path is None else _content(path)
+
+
+@lru_cache(maxsize=64)
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fingerprint(dataset: LabelledDataset) -> str:
+    """Hash of a dataset's items and of the names and sizes of their files."""
+    rows = [
+        [item, [[path.name, path.stat().st_size] for path in dataset.files(item)]]
+        for item in dataset.items
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def read_experiment(
@@ -329,8 +408,8 @@ def shown_size(size: Size) -> str:
 
 
 _KEYS = {
-    "title", "about", "recipe", "settings", "held_out", "split", "budgets", "networks", "seeds",
-    "baseline", "baseline_budgets", "methods", "studies",
+    "title", "about", "recipe", "settings", "held_out", "split", "block_items", "budgets",
+    "networks", "seeds", "baseline", "baseline_budgets", "methods", "studies",
 }  # fmt: skip
 _METHOD_KEYS = {"title", "recipe", "settings", "network_of", "sampler", "budgets", "seeds"}
 _STUDY_KEYS = {"method", "setting", "values", "changes", "budgets", "seeds"}
@@ -343,6 +422,7 @@ def _experiment(path: Path, values: Any, overrides: Mapping[str, Any]) -> Experi
             raise ConfigError(f"'{needed}' is missing.")
     settings = _settings(top.get("settings"), "settings")
     recipe = TrainConfig.from_yaml(path.parent / str(top["recipe"])).merged(settings)
+    recipe = recipe.merged(overrides)
     budgets = tuple(sorted(_sizes(top["budgets"], "budgets"), key=_pixels))
     if not budgets:
         raise ConfigError("'budgets' needs at least one size.")
@@ -374,13 +454,40 @@ def _experiment(path: Path, values: Any, overrides: Mapping[str, Any]) -> Experi
         baseline_budgets=_sizes(top.get("baseline_budgets", []), "baseline_budgets"),
         budgets=budgets,
         networks=networks,
-        seeds=_seeds(top.get("seeds", [0, 1, 2]), "seeds"),
+        seeds=_seeds(top.get("seeds", [0, 1, 2]), "seeds", needed=True),
         folds=folds,
         leave_one_out=leave_one_out,
         split=_choice(top.get("split", "val"), SPLITS, "split"),
+        block_items=_count(top.get("block_items", 1), "block_items"),
     )
-    experiment.trainings()  # every recipe is checked before anything is trained
+    _check(experiment)
     return experiment
+
+
+def _check(experiment: Experiment) -> None:
+    """Check what the parts allow together, before anything is trained."""
+    held_out = [item for fold in experiment.folds for item in fold]
+    if len(set(held_out)) < len(held_out):
+        raise ConfigError("'held_out' names an item twice; parts must not overlap.")
+    folded = experiment.leave_one_out or held_out
+    if folded and experiment.split != "val":
+        raise ConfigError("What 'held_out' names is evaluated as 'split: val'.")
+    for entry in experiment.entries():
+        config = experiment.config_of(entry.method, entry.fold, entry.seed, entry.budget)
+        downsampler = DOWNSAMPLERS[config.model.sampler]
+        allowed = [*SAMPLERS_OF[downsampler], "full"]
+        if downsampler != "resizer":
+            allowed.append("oracle")
+        if entry.trial.sampler not in allowed:
+            raise ConfigError(
+                f"Method '{entry.method}' samples '{entry.trial.sampler}', which its networks "
+                f"(model.sampler: {config.model.sampler}) cannot; they can {', '.join(allowed)}."
+            )
+        if config.run.export == "best" and experiment.split == "val":
+            raise ConfigError(
+                f"Method '{entry.method}' would choose its weights on what is evaluated: set "
+                "run.export to last, or split to test."
+            )
 
 
 def _methods(values: Any, folder: Path, own_budgets: tuple[Size, ...]) -> dict[str, Method]:
@@ -518,15 +625,24 @@ def _sizes(values: Any, where: str) -> tuple[Size, ...]:
     if not isinstance(values, list):
         raise ConfigError(f"'{where}' must be a list of sizes, such as [32, 64] or [48x64].")
     # a recipe's own reader of sizes, so that both are written alike
-    return TrainConfig().merged({"model.sizes": values}).model.sizes if values else ()
+    sizes = TrainConfig().merged({"model.sizes": values}).model.sizes if values else ()
+    return tuple(dict.fromkeys(sizes))
 
 
-def _seeds(values: Any, where: str) -> tuple[int, ...]:
+def _seeds(values: Any, where: str, *, needed: bool = False) -> tuple[int, ...]:
+    if needed and values == []:
+        raise ConfigError(f"'{where}' needs at least one.")
     if not isinstance(values, list) or not all(
         isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in values
     ):
         raise ConfigError(f"'{where}' must be a list of whole numbers from 0.")
     return tuple(dict.fromkeys(values))
+
+
+def _count(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"'{where}' must be a whole number from 1, got {value}.")
+    return value
 
 
 def _folds(values: Any) -> tuple[tuple[str, ...], ...]:

@@ -1,10 +1,11 @@
 """Panels: what the compared methods see and map, on blocks that a rule chooses (figures 7 and 8).
 
-Evaluations keep the counts of every block of about 1024 px. By these the blocks are ranked: by how
-much more of their pixels the learned method gets right than the baseline. The largest gain, the
-median and the largest loss are drawn, so nobody picks. Predictions are made again by the pipeline
-that was measured, in the same batches, for the windows that touch the block: on the same machine
-what is drawn has the very counts of the evaluation.
+Evaluations keep the counts of every block of about 1024 px, or of whole images where they are no
+larger. By these the blocks are ranked: by how much more of their pixels the learned method gets
+right than the baseline. The largest gain, the median and the largest loss are drawn, so nobody
+picks. Predictions are made again by the pipeline that was measured, in the same batches, for the
+windows that touch the block: on the same machine what is drawn has the very counts of the
+evaluation.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rasterio.windows import Window
 from geodeform.classes import NODATA_CLASS, RGB, ClassScheme, from_hex, to_hex
 from geodeform.config import Size
 from geodeform.evaluation.campaign import Work
+from geodeform.evaluation.comparison_tables import learns
 from geodeform.evaluation.data import EvaluationData
 from geodeform.evaluation.evaluate import Settings, planned_run
 from geodeform.evaluation.experiment import Entry, Experiment, shown_size
@@ -307,13 +309,9 @@ def _best_pair(experiment: Experiment, results: Results) -> tuple[_Pair, int] | 
         (e.budget, e.fold, e.seed): r for e, r in results.items() if e.method == experiment.baseline
     }
     for name, method in experiment.methods.items():
-        if name == experiment.baseline or method.study:
+        if name == experiment.baseline or method.study or not learns(experiment, name):
             continue
-        cells = {
-            (e.budget, e.fold, e.seed): r
-            for e, r in results.items()
-            if e.method == name and e.trial.sampler == "learned"
-        }
+        cells = {(e.budget, e.fold, e.seed): r for e, r in results.items() if e.method == name}
         for budget in {key[0] for key in cells if key in base}:
             keys = [key for key in cells if key[0] == budget and key in base]
             assert budget is not None  # every pixel is another way than learned
@@ -393,13 +391,14 @@ class _Artist:
         titles = [self.experiment.methods[name].title for name in names]
         figure = _draw_rates(image, labels, titles, grid, self.data.classes)
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
+        noun = self._noun()
         caption = (
-            f"Maps of one block ({_place_name(block)}) from the smallest budget down the rows. "
-            f"It is the block of median gain in pixel accuracy of '{ours}' over '{base}' at the "
+            f"Maps of one {noun} ({_place_name(block)}) from the smallest budget down the rows. "
+            f"It is the {noun} of median gain in pixel accuracy of '{ours}' over '{base}' at the "
             f"smallest budget, among {block.blocks} ({_LEFT_OUT}). Under each map: share of the "
-            f"block's known pixels that are right. {self._seeds_said([block])}{self._marks(names)}"
+            f"{noun}'s known pixels that are right. {self._seeds_said([block])}{self._marks(names)}"
         )
-        return Panel("One block at the smallest budgets", caption, figure)
+        return Panel(f"One {noun} at the smallest budgets", caption, figure)
 
     def _methods(self, chosen: Sequence[Chosen]) -> list[str]:
         """Baseline, the learned method, an oracle and every pixel, as far as all blocks have it."""
@@ -476,19 +475,26 @@ class _Artist:
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
         best = f", the best of {self.rivals} learned methods here" if self.rivals > 1 else ""
         added = len(self.pair.ours)
+        noun = self._noun()
+        what = "Blocks of about 1024 px" if noun == "block" else "Whole images"
         pooled = f", counts of {added} evaluations of each added" if added > 1 else ""
         return (
-            f"Blocks of the {self.data.dataset} images at {shown_size(self.pair.budget)} samples a "
-            f"window ({self._share(self.pair.budget)}). A rule chose them: {chosen[0].blocks} "
-            f"blocks ({_LEFT_OUT}) were ranked by the gain in pixel accuracy of '{ours}'{best}, "
+            f"{what} of {self.data.dataset} at {shown_size(self.pair.budget)} samples a window "
+            f"({self._share(self.pair.budget)}). A rule chose them: {chosen[0].blocks} "
+            f"{noun}s ({_LEFT_OUT}) were ranked by the gain in pixel accuracy of '{ours}'{best}, "
             f"over '{base}'{pooled}; drawn are {_and([c.phrase.split(',')[0] for c in chosen])}. "
             f"First column: image and labels. Second: sampling density of '{ours}' on a "
             "logarithmic scale (the note: from dark to light), and where only one of the two is "
             "right. Then, for each method, what the network sees of the window "
-            "that covers most of the block (dashed: the block's edge), and its map at full "
+            f"that covers most of the {noun} (dashed: the {noun}'s edge), and its map at full "
             f"resolution with the share of known pixels that are right. {self._seeds_said(chosen)}"
             f"{self._marks(names)}"
         )
+
+    def _noun(self) -> str:
+        """What is drawn: a part of an image, or all of it where none is larger."""
+        units = [unit for one in self.pair.ours for unit in one.units]
+        return "block" if any(unit.row or unit.column for unit in units) else "image"
 
     def _seeds_said(self, chosen: Sequence[Chosen]) -> str:
         seeds = sorted({self._seed(block) for block in chosen})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,13 @@ from geodeform.evaluation.chart_shown import (
     sure_words,
 )
 from geodeform.evaluation.comparison import Cell
-from geodeform.evaluation.comparison_tables import MAPS, budget_name, flattened, study_differences
+from geodeform.evaluation.comparison_tables import (
+    MAPS,
+    budget_name,
+    settings_at,
+    study_differences,
+    varied_settings,
+)
 from geodeform.evaluation.experiment import Experiment, Study
 from geodeform.evaluation.panels import Panel
 
@@ -66,7 +73,7 @@ class _Varied:
         method: The method that is varied.
         key: The one setting that is varied, "" where changes are named.
         numbers: Label → where it lies on an axis; empty where they are no numbers.
-        own: Where the method's own value lies; None where it has none.
+        own: Budget → where the method's own value lies; empty where it has none.
         cells: Of the points.
         budgets: Those of the points, rising.
     """
@@ -75,7 +82,7 @@ class _Varied:
     method: Look
     key: str
     numbers: dict[str, float]
-    own: float | None
+    own: dict[Size | None, float]
     cells: list[Cell]
     budgets: list[Size | None]
 
@@ -107,14 +114,19 @@ def study_chart(shown: Shown, study: Study) -> Panel | None:
     # the method itself may have no result yet
     if any(shown.found.is_oracle(point) for point in study.points):
         look = look.as_oracle()
-    key = _varied_setting(experiment, study)
-    numbers = {label: number for label in study.labels if (number := _number(label)) is not None}
-    if key == "" or len(numbers) < len(study.labels):
-        numbers = {}
-    own = _number(flattened(experiment, study.method)[key]) if numbers else None
     budgets = sorted(
         dict.fromkeys(cell.budget for cell in cells), key=lambda size: math.prod(size or (0,))
     )
+    key = _varied_setting(experiment, study, budgets)
+    numbers = {label: number for label in study.labels if (number := _number(label)) is not None}
+    if key == "" or len(numbers) < len(study.labels):
+        numbers = {}
+    own = {
+        budget: number
+        for budget in budgets
+        if numbers
+        and (number := _number(settings_at(experiment, study.method, budget)[key])) is not None
+    }
     varied = _Varied(study, look, key, numbers, own, cells, budgets)
     if key == _BLUR:
         return _blur_study(shown, varied)
@@ -134,12 +146,13 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
     values = list(numbers.values())
     logarithmic = min(values) > 0 and max(values) / min(values) >= _LOG_FROM
     ticks = {number: label for label, number in numbers.items()}
-    if varied.own is not None:
-        ticks.setdefault(varied.own, f"{varied.own:g}")
+    for number in varied.own.values():
+        ticks.setdefault(number, f"{number:g}")
+    logarithmic = logarithmic and all(number > 0 for number in varied.own.values())
     for index, budget in enumerate(varied.budgets):
         left, top, width = grid.place(index)
         axes = sheet.axes(left, top, width, height, budget_name(budget), varied.key)
-        if logarithmic and (varied.own is None or varied.own > 0):
+        if logarithmic:
             axes.set_xscale("log")
         points = sorted(
             (numbers[label], cell.miou)
@@ -151,8 +164,9 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
         own, base = find(look.name, budget), find(shown.baseline.name, budget)
         if own is not None:
             drawn.append(own.miou)
-            if varied.own is not None:
-                draw_points(axes, [varied.own], [own.miou], look, over={**_OWN, "label": "own"})
+            if budget in varied.own:
+                at = varied.own[budget]
+                draw_points(axes, [at], [own.miou], look, over={**_OWN, "label": "own"})
             else:
                 axes.axhline(100 * own.miou.mean, color=look.colour, linewidth=0.9, label="own")
         if base is not None:
@@ -171,7 +185,7 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
         "at 0.",
         spread_words(varied.cells, "points"),
         oracle_words([look], "are dashed, with hollow marks"),
-        f"The method's own value is {ticks[varied.own]}." if varied.own is not None else "",
+        _own_words(varied, ticks),
         _best_points(shown, varied),
     ]
     return Panel(varied.study.title, sentences(said), sheet.figure)
@@ -270,8 +284,8 @@ def _change_study(shown: Shown, varied: _Varied) -> Panel | None:
     sheet.legend(handles, grid.bottom)
     said = [
         f"Changes of {look.title}: difference in full-resolution mIoU from the method without the "
-        "change, paired by seed and by block of the images.",
-        interval_words(list(found.values())),
+        "change, paired by seed.",
+        interval_words(shown, list(found.values())),
         oracle_words([look], "have hollow marks and dashed intervals"),
         sure_words("equal pixels", list(found.values())),
     ]
@@ -284,6 +298,16 @@ def _baseline_handles(shown: Shown, varied: _Varied) -> list[Line2D]:
     if not any(shown.comparison.cell(look.name, budget) for budget in varied.budgets):
         return []
     return [Line2D([], [], color=look.colour, label=f"baseline: {look.title}", **_BASELINE)]
+
+
+def _own_words(varied: _Varied, names: Mapping[float, str]) -> str:
+    """The method's own value, or those of the budgets where its networks differ."""
+    if not varied.own:
+        return ""
+    if len(set(varied.own.values())) == 1:
+        return f"The method's own value is {names[next(iter(varied.own.values()))]}."
+    values = [f"{names[own]} at {budget_name(budget)}" for budget, own in varied.own.items()]
+    return f"The method's own values are {', '.join(values)}."
 
 
 def _best_points(shown: Shown, varied: _Varied) -> str:
@@ -304,15 +328,9 @@ def _best_points(shown: Shown, varied: _Varied) -> str:
     return f"The highest mean mIoU: {'; '.join(said)}." if said else ""
 
 
-def _varied_setting(experiment: Experiment, study: Study) -> str:
-    """The one setting in which all points differ from the method; "" where there are more."""
-    own = experiment.methods[study.method].settings
-    keys = {
-        key
-        for name in study.points
-        for key, value in experiment.methods[name].settings.items()
-        if key not in own or own[key] != value
-    }
+def _varied_setting(experiment: Experiment, study: Study, budgets: list[Size | None]) -> str:
+    """The one setting in which points differ from the method; "" where there are more or none."""
+    keys = {key for budget in budgets for key in varied_settings(experiment, study, budget)}
     return keys.pop() if len(keys) == 1 else ""
 
 

@@ -57,7 +57,7 @@ def measure_times(
     rounds: int = ROUNDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[CellKey, Times]:
-    """Measure every method at every budget, each by the first of its networks that is trained.
+    """Measure every method at every budget, each by the network of its first seed and part.
 
     Args:
         experiment: With its folds filled in.
@@ -72,19 +72,19 @@ def measure_times(
         (method, budget) → times; without methods of which no network is there.
     """
     models = {work.key: work.model for work in works if work.model.is_file()}
+    ways = {(e.method, e.budget): e.trial.sampler for e in experiment.entries()}
     networks = {}
     chosen: dict[CellKey, Settings] = {}
-    for entry in experiment.entries():
-        trial, cell = entry.trial, (entry.method, entry.budget)
-        if cell in chosen or trial.training not in models:
+    for cell, key in first_trainings(experiment).items():
+        if key not in models:
             continue
-        if trial.training not in networks:
-            networks[trial.training] = load_model(models[trial.training])
+        if key not in networks:
+            networks[key] = load_model(models[key])
         chosen[cell] = Settings.of(
-            networks[trial.training],
+            networks[key],
             data,
-            budget=None if entry.budget is None else shown_size(entry.budget),
-            sampler=trial.sampler,
+            budget=None if cell[1] is None else shown_size(cell[1]),
+            sampler=ways[cell],
             device=device,
         )
     images, pixels = _images(data)
@@ -104,17 +104,37 @@ def measure_times(
     }
 
 
-def write_times(times: Mapping[CellKey, Times], path: Path) -> None:
-    """Write times to a JSON file."""
+def write_times(
+    times: Mapping[CellKey, Times], path: Path, trainings: Mapping[CellKey, str], device: str
+) -> None:
+    """Write times to a JSON file, with what they were measured on.
+
+    Args:
+        times: To be kept.
+        path: The file.
+        trainings: Key of each cell's first training.
+        device: In words, with the number of threads.
+    """
     rows = [
-        {"method": method, "budget": budget, **asdict(one)}
+        {"method": method, "budget": budget, "training": trainings[method, budget], **asdict(one)}
         for (method, budget), one in times.items()
     ]
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"device": device, "cells": rows}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_times(path: Path) -> dict[CellKey, Times]:
-    """Read what :func:`write_times` wrote; nothing where there is no such file.
+def read_times(
+    path: Path, trainings: Mapping[CellKey, str], device: str | None = None
+) -> dict[CellKey, Times]:
+    """Read what :func:`write_times` wrote.
+
+    Args:
+        path: The file.
+        trainings: Key of each cell's first training; other networks' times are left out.
+        device: Where given, times of another one are left out.
+
+    Returns:
+        (method, budget) → times; nothing where there is no such file.
 
     Raises:
         ConfigError: If the file is damaged.
@@ -122,15 +142,26 @@ def read_times(path: Path) -> dict[CellKey, Times]:
     if not path.is_file():
         return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if device is not None and kept["device"] != device:
+            return {}
         found: dict[CellKey, Times] = {}
-        for row in rows:
+        for row in kept["cells"]:
             budget = row["budget"]
             cell = row["method"], None if budget is None else (budget[0], budget[1])
-            found[cell] = Times(row["seconds"], row["cpu_seconds"])
+            if trainings.get(cell) == row["training"]:
+                found[cell] = Times(row["seconds"], row["cpu_seconds"])
         return found
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(f"{path} is damaged ({error!r}); delete it, to measure again.") from error
+
+
+def first_trainings(experiment: Experiment) -> dict[CellKey, str]:
+    """Key of the first training of each cell, whose network is timed."""
+    found: dict[CellKey, str] = {}
+    for entry in experiment.entries():
+        found.setdefault((entry.method, entry.budget), entry.trial.training)
+    return found
 
 
 def _images(data: EvaluationData) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:

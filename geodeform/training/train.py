@@ -161,7 +161,7 @@ def train(
     device = resolve_device(config.run.device)
     check_devices(config, device)
     run = Path(config.run.out)
-    dataset = open_dataset(config.data.dataset, config.data.root, _options(config))
+    dataset = open_dataset(config.data.dataset, config.data.root, DatasetOptions.of(config.data))
     split = _split(config, dataset, run, resume=resume)
     checkpoint = _check_folder(run, resume=resume, overwrite=overwrite) if first or resume else None
     weights = None
@@ -360,16 +360,6 @@ def finished_spec(task: GeodeformTask, split: Split, steps: int) -> ModelSpec:
     if len(task.samplers) > 1:
         _LOG.info("The model's default sampler is the better one: %s.", default)
     return replace(spec, sampler=default, metrics=metrics)
-
-
-def _options(config: TrainConfig) -> DatasetOptions:
-    data = config.data
-    return DatasetOptions(
-        classes=None if data.classes is None else Path(data.classes),
-        label_column=data.label_column,
-        bands=data.bands,
-        nodata=data.nodata,
-    )
 
 
 def _split(config: TrainConfig, dataset: LabelledDataset, run: Path, *, resume: bool) -> Split:

@@ -64,8 +64,10 @@ def test_a_dry_run_prints_the_commands(config, root, tmp_path):
         ["geodeform", "evaluate"],
     ] * 2
     assert [line[line.index("--sampler") + 1] for line in lines[1::2]] == ["uniform", "learned"]
-    assert not (tmp_path / "out").exists()
-    other = run(config, "--root", root, "--dry-run", "--split", "train", "--set", "run.seed=9")
+    for line in lines[::2]:
+        recipe = Path(line[line.index("--config") + 1])
+        assert yaml.safe_load(recipe.read_text())["optim"]["steps"] == 400
+    other = run(config, "--root", root, "-o", tmp_path / "out", "--dry-run", "--split", "train")
     evaluations = other.stdout.splitlines()[1::2]
     assert all("--split train" in line for line in evaluations)
     assert "train-uniform-32x32.json" in evaluations[0]
@@ -79,6 +81,8 @@ def test_a_dry_run_prints_the_commands(config, root, tmp_path):
         (["--set", "optim.step=2"], 1, "did you mean"),
         (["--partial"], 1, "There is nothing to report"),
         (["-j", "0"], 2, "x>=1"),
+        (["--device", "cuda:0,cuda:1"], 2, "give -j 2"),
+        (["--split", "test"], 1, "no items for the part 'test'"),
     ],
 )
 def test_mistakes_are_named(config, root, tmp_path, words, code, sentence):

@@ -21,6 +21,7 @@ from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
 from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.result import Cost, Evaluation, MapScores, Unit
+from geodeform.evaluation.timing import Times
 
 CLASSES = ("Land", "Road", "Building", "Rare", "Missing")
 SHARES = np.array([0.6, 0.25, 0.1, 0.05, 0.0])  # of the labels
@@ -112,7 +113,17 @@ def comparison_of(
         entry: evaluation_of(entry, 0.5 + 0.012 * (names.index(entry.method) % 7), rng)
         for entry in experiment.entries()
     }
-    return Comparison(experiment, {entry: one for entry, one in results.items() if kept(entry)})
+    return timed(experiment, {entry: one for entry, one in results.items() if kept(entry)})
+
+
+def timed(experiment: Experiment, results: dict[Entry, Evaluation]) -> Comparison:
+    """A comparison whose methods were timed beside each other."""
+    cells = Comparison(experiment, results).cells
+    times = {
+        key: Times(cell.seconds_per_megapixel, cell.cpu_seconds_per_megapixel)
+        for key, cell in cells.items()
+    }
+    return Comparison(experiment, results, times)
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +299,9 @@ def test_differences_are_the_paired_ones_with_their_intervals(whole, panels):
         assert np.array(spans) == pytest.approx(100 * np.array([[d.low, d.high] for d in expected]))
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["16x16", "32x32", "64x64"] * 3 + ["all"]
-    assert "bootstrap over seeds and blocks" in panels["Difference from the baseline"].caption
+    caption = panels["Difference from the baseline"].caption
+    assert "the chance of the blocks of about 1024 px and of the seeds" in caption
+    assert "at equal processor time" in words(panels["Difference from the baseline"])
 
 
 def test_class_frequencies_of_methods_that_choose(whole, panels):
@@ -378,6 +391,102 @@ def test_reliability_adds_the_seeds_counts(whole, panels):
     assert axes.texts[0].get_text() == f"ECE {100 * total.error():.1f} %"
 
 
+def test_own_values_of_a_study_are_those_of_each_budgets_network(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    for side, sigma in ((16, 2), (32, 8)):
+        (tmp_path / f"r_{side}.yaml").write_text(f"extends: recipe.yaml\nmodel: {{sigma: {sigma}}}")
+    (tmp_path / "e.yaml").write_text("""
+recipe: recipe.yaml
+networks: own
+budgets: [16, 32]
+seeds: [0, 1, 2]
+baseline: uniform
+methods:
+  uniform: {settings: {model.sampler: uniform}}
+  joint: {title: joint loss, recipe: "r_{budget}.yaml"}
+studies:
+  Width: {method: joint, setting: model.sigma, values: [2, 5]}
+  Rarely: {method: joint, changes: {never: {run.val_every: 9}, both: {loss.gamma: 3}}}
+""")
+    found = {
+        panel.title: panel for panel in charts(comparison_of(read_experiment(tmp_path / "e.yaml")))
+    }
+    panel = found["Width"]
+    for title, own in (("16x16", 2), ("32x32", 8)):
+        assert list(errorbars(titled(panel, title))["own"][0].get_xdata()) == [own]
+    assert "The method's own values are 2 at 16x16, 8 at 32x32." in panel.caption
+    # a change that changes nothing is the method itself, which has no difference from itself
+    axes = titled(found["Rarely"], "16x16")
+    drawn = {one.get_label() for one in axes.get_lines()}
+    assert "both" in drawn
+    assert "never" not in drawn
+
+
+def test_a_fixed_density_is_not_drawn_as_learned(tmp_path):
+    text = HEAD.replace(
+        "  joint:", "  fixed: {title: one for all, settings: {model.sampler: fixed}}\n  joint:"
+    )
+    whole = comparison_of(experiment_of(tmp_path, text), lambda entry: entry.seed < 2)
+    assert whole.cell("fixed", (16, 16)).evaluations[0].sampler == "learned"
+    found = {panel.title: panel for panel in charts(whole)}
+    gains = found["Gain by class"]
+    assert "joint loss" in words(gains)
+    assert "one for all" not in words(gains) + gains.caption
+    curves = errorbars(titled(found["Accuracy and cost"], "Samples"))
+    assert same_color(curves["joint loss"][0].get_color(), "#0072B2")
+    assert not same_color(curves["one for all"][0].get_color(), "#0072B2")
+    assert "one for all" in words(found["Class frequency in the samples"])
+
+
+def test_without_times_side_by_side_nothing_is_drawn_at_equal_time(whole):
+    results = {
+        entry: whole.cells[entry.method, entry.budget].evaluations[entry.seed]
+        for entry in whole.experiment.entries()
+    }
+    found = {panel.title: panel for panel in charts(Comparison(whole.experiment, results))}
+    panel = found["Difference from the baseline"]
+    (axes,) = panel.figure.axes
+    assert not [one for one in axes.get_lines() if "equal time" in str(one.get_label())]
+    assert "equal processor time" not in words(panel)
+    assert "Times were not measured side by side" in panel.caption
+    assert "At equal time" not in panel.caption
+    assert "Times were not measured side by side." in found["Accuracy and cost"].caption
+
+
+def test_on_a_gpu_time_is_by_the_wall_clock(whole):
+    results = {
+        entry: replace(one, cost=replace(one.cost, device_memory_bytes=1))
+        for entry in whole.experiment.entries()
+        for one in (whole.cells[entry.method, entry.budget].evaluations[entry.seed],)
+    }
+    comparison = timed(whole.experiment, results)
+    found = {panel.title: panel for panel in charts(comparison)}
+    axes = titled(found["Accuracy and cost"], "Wall-clock time")
+    seconds = [cell.seconds_per_megapixel for cell in comparison.curve("joint")]
+    assert errorbars(axes)["joint loss"][0].get_xdata() == pytest.approx(seconds)
+    assert "measured wall-clock time" in found["Accuracy and cost"].caption
+    panel = found["Difference from the baseline"]
+    assert "at equal wall-clock time" in words(panel)
+    assert "processor" not in words(panel) + panel.caption
+
+
+def test_intervals_are_said_to_be_of_what_they_draw(whole):
+    def images(one: Evaluation) -> Evaluation:
+        units = (Unit(f"i{k}", 0, 0, unit.counts) for k, unit in enumerate(one.units))
+        return replace(one, units=tuple(units))
+
+    results = {
+        entry: images(whole.cells[entry.method, entry.budget].evaluations[entry.seed])
+        for entry in whole.experiment.entries()
+    }
+    for block_items, said in ((1, "whole images"), (3, "runs of 3 successive images")):
+        experiment = replace(whole.experiment, block_items=block_items)
+        found = {panel.title: panel for panel in charts(timed(experiment, results))}
+        for title in ("Difference from the baseline", "Options"):
+            assert f"the chance of the {said} and of the seeds" in found[title].caption
+            assert "block" not in found[title].caption
+
+
 def segments(panels: Iterable[Panel]) -> int:
     """Error bars that are drawn."""
     found = [
@@ -392,7 +501,7 @@ def segments(panels: Iterable[Panel]) -> int:
 
 def test_one_seed_draws_no_bars_and_says_so(whole, panels):
     assert segments(panels.values()) > 0
-    single = Comparison(
+    single = timed(
         replace(whole.experiment, seeds=(1,)),
         {
             entry: whole.cells[entry.method, entry.budget].evaluations[1]
@@ -404,7 +513,10 @@ def test_one_seed_draws_no_bars_and_says_so(whole, panels):
     assert segments(found.values()) == 0
     assert "One seed, so no spread" in found["Accuracy and cost"].caption
     assert "±" not in words(found["mIoU at each budget"])
-    assert "there is one seed" in found["Difference from the baseline"].caption
+    caption = found["Difference from the baseline"].caption
+    assert "of the blocks of about 1024 px alone, as there is one seed" in caption
+    assert "At equal pixels, without oracles, 6 of 6 have too few seeds to say." in caption
+    assert "above 0" not in caption
     for panel in found.values():
         assert not [
             one for axes in panel.figure.axes for one in axes.get_lines()
@@ -433,7 +545,7 @@ def test_incomplete_results_leave_out_what_lacks_its_data(whole):
 
 
 def part(whole: Comparison, kept: Callable[[Entry], bool]) -> Comparison:
-    return Comparison(
+    return timed(
         whole.experiment,
         {
             entry: whole.cells[entry.method, entry.budget].evaluations[entry.seed]

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
+import geodeform.evaluation.comparison as comparison_module
 from geodeform.errors import ConfigError
 from geodeform.evaluation.calibration import Calibration
-from geodeform.evaluation.comparison import Cell, Comparison, paired_difference
+from geodeform.evaluation.comparison import Cell, Comparison, Difference, paired_difference
 from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
 from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.result import Cost, Evaluation, MapScores, Unit, pooled
+from geodeform.evaluation.timing import Times
 
 N = 3
 
@@ -167,38 +170,76 @@ def test_a_seed_that_lacks_a_part_is_left_out(tmp_path):
     assert len(comparison.difference("joint", SMALL).values) == 1  # the seed that both have
 
 
-def slow_interval(ours: Cell, base: Cell, resamples: int) -> tuple[float, float]:
-    """The bootstrap as its definition says it, one resample after the other."""
+def slow_half_width(ours: Cell, base: Cell, resamples: int) -> float:
+    """The interval as its definition says it, one resample after the other."""
     rng = np.random.default_rng(99)
-    n_seeds, n_blocks = len(ours.seeds), len(ours.evaluations[0].units)
+    pairs = list(zip(ours.evaluations, base.evaluations, strict=True))
+    n_blocks = len(pairs[0][0].units)
     found = []
     for _ in range(resamples):
         blocks = rng.integers(n_blocks, size=n_blocks)
-        drawn = []
-        for seed in rng.integers(n_seeds, size=n_seeds):
-            one = [ours.evaluations[seed].units[b] for b in blocks]
-            other = [base.evaluations[seed].units[b] for b in blocks]
-            drawn.append(miou_by_hand(one) - miou_by_hand(other))
+        drawn = [
+            miou_by_hand([one.units[b] for b in blocks])
+            - miou_by_hand([other.units[b] for b in blocks])
+            for one, other in pairs
+        ]
         found.append(np.mean(drawn))
-    return tuple(np.quantile(found, (0.025, 0.975)))
+    n = len(pairs)
+    seeds = [one.miou - other.miou for one, other in pairs]
+    of_blocks, of_seeds = np.var(found), np.var(seeds, ddof=1) / n
+    freedom = (of_blocks + of_seeds) ** 2 / (of_seeds**2 / (n - 1))
+    return float(stats.t.ppf(0.975, freedom) * math.sqrt(of_blocks + of_seeds))
 
 
-def test_the_interval_is_that_of_a_plain_bootstrap(tmp_path):
+def test_the_interval_is_what_its_definition_says(tmp_path):
     experiment = an_experiment(tmp_path)
     comparison = Comparison(experiment, results_of(experiment, SKILLS, SECONDS))
     difference = comparison.difference("joint", SMALL)
     ours, base = comparison.cell("joint", SMALL), comparison.cell("uniform", SMALL)
     expected = np.array(ours.miou.values) - np.array(base.miou.values)
     assert difference.values == pytest.approx(tuple(expected))
-    low, high = slow_interval(ours, base, 2000)
-    width = high - low
-    assert difference.low == pytest.approx(low, abs=0.12 * width)
-    assert difference.high == pytest.approx(high, abs=0.12 * width)
-    assert difference.low < difference.mean < difference.high
+    half = (difference.high - difference.low) / 2
+    assert half == pytest.approx(slow_half_width(ours, base, 2000), rel=0.05)
+    assert (difference.low + difference.high) / 2 == pytest.approx(difference.mean)
     assert difference.sure  # 5 points of skill in 36,000 pixels
     same = comparison.difference("uniform", SMALL)
     assert (same.low, same.mean, same.high) == (0, 0, 0)
     assert not same.sure
+
+
+def test_seeds_that_disagree_make_it_wide():
+    """Where blocks say nothing, it is the t interval of the seeds' differences."""
+    values = np.array([0.01, 0.03, 0.05])
+    half = comparison_module._half_width(0.0, values)
+    assert half == pytest.approx(stats.t.ppf(0.975, 2) * 0.02 / math.sqrt(3))
+    one = comparison_module._half_width(0.01**2, values[:1])
+    assert one == pytest.approx(1.959964 * 0.01)
+    assert not Difference((0.02,), 0.01, 0.03).sure  # however narrow
+    assert not Difference((0.02, 0.02), 0.01, 0.03).sure
+    assert Difference((0.02, 0.02, 0.02), 0.01, 0.03).sure
+
+
+def test_the_interval_covers_what_it_says():
+    """Trainings that differ much: a bootstrap over three seeds would cover four fifths."""
+    rng = np.random.default_rng(3)
+    held = []
+    for _ in range(2000):
+        block = rng.normal(0, 0.01)  # the ground's share, alike for all seeds
+        values = 0.02 + block + rng.normal(0, 0.03, 3)
+        half = comparison_module._half_width(0.01**2, values)
+        held.append(abs(values.mean() - 0.02) <= half)
+    assert 0.90 < np.mean(held) < 0.97
+
+
+def test_frames_of_a_video_are_drawn_together(tmp_path):
+    assert comparison_module._blocks(["a", "b", "b", "c", "d"], 2).tolist() == [0, 0, 0, 1, 1]
+    assert comparison_module._blocks(["a", "b", "b"], 1).tolist() == [0, 1, 2]
+    experiment = an_experiment(tmp_path, held_out=[["1"], ["2"], ["3"], ["4"]], seeds=[0])
+    results = results_of(experiment, SKILLS, SECONDS)
+    narrow = Comparison(experiment, results).difference("joint", SMALL)
+    wide = Comparison(replace(experiment, block_items=2), results).difference("joint", SMALL)
+    assert wide.values == narrow.values
+    assert (wide.low, wide.high) != (narrow.low, narrow.high)
 
 
 def test_pairing_takes_out_what_both_share(tmp_path):
@@ -219,13 +260,18 @@ def test_pairing_takes_out_what_both_share(tmp_path):
         for units in (ours, base)
     ]  # fmt: skip
     difference = paired_difference(cells[0], [(1.0, cells[1])])
-    assert difference.sure
     assert 0.01 < difference.low < difference.high < 0.04
+
+
+def times_of(seconds: dict) -> dict:
+    return {cell: Times(10 * s, s) for cell, s in seconds.items()}
 
 
 def test_equal_time_compares_with_what_the_baseline_affords(tmp_path):
     experiment = an_experiment(tmp_path)
-    comparison = Comparison(experiment, results_of(experiment, SKILLS, SECONDS))
+    results = results_of(experiment, SKILLS, SECONDS)
+    comparison = Comparison(experiment, results, times_of(SECONDS))
+    assert comparison.timed
     found = comparison.at_equal_time("joint", SMALL)
     # 2 s lie half-way between 1 s and 4 s on the logarithm
     ours = np.array(comparison.cell("joint", SMALL).miou.values)
@@ -234,10 +280,43 @@ def test_equal_time_compares_with_what_the_baseline_affords(tmp_path):
     assert found.difference.values == pytest.approx(tuple(ours - (low + high) / 2))
     assert found.samples == pytest.approx(math.sqrt(256 * 1024))
     assert not found.beyond
-    assert found.cpu_seconds_per_megapixel == pytest.approx(20_000)
+    assert found.seconds_per_megapixel == 2.0  # the processor's
     late = comparison.at_equal_time("joint", LARGE)  # 5 s: longer than any of the baseline
     assert late.beyond
     assert late.samples == pytest.approx(1024)
+
+
+def test_times_of_different_runs_are_not_compared(tmp_path):
+    experiment = an_experiment(tmp_path)
+    results = results_of(experiment, SKILLS, SECONDS)
+    some = times_of(SECONDS)
+    del some["joint", LARGE]
+    for times in (None, {}, some):
+        comparison = Comparison(experiment, results, times)
+        assert not comparison.timed
+        assert comparison.at_equal_time("joint", SMALL) is None
+        assert comparison.cell("joint", SMALL).cpu_seconds_per_megapixel == pytest.approx(20_000)
+
+
+def test_noise_does_not_turn_the_baselines_times_around(tmp_path):
+    """More samples that were measured faster: the method is not set against fewer samples."""
+    experiment = an_experiment(tmp_path)
+    results = results_of(experiment, SKILLS, SECONDS)
+    noisy = times_of({**SECONDS, ("uniform", SMALL): 1.5, ("uniform", LARGE): 1.2,
+                      ("joint", SMALL): 1.3})  # fmt: skip
+    found = Comparison(experiment, results, noisy).at_equal_time("joint", SMALL)
+    assert found.samples == pytest.approx(256)
+
+
+def test_a_gpus_time_is_that_of_the_wall(tmp_path):
+    experiment = an_experiment(tmp_path)
+    results = {
+        entry: replace(one, cost=replace(one.cost, device_memory_bytes=5))
+        for entry, one in results_of(experiment, SKILLS, SECONDS).items()
+    }
+    cell = Comparison(experiment, results, times_of(SECONDS)).cell("joint", SMALL)
+    assert cell.clock == "wall-clock"
+    assert cell.clocked_seconds_per_megapixel == 20.0
 
 
 def test_equal_accuracy_is_a_share_of_the_baselines_pixels(tmp_path):

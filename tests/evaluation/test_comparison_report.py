@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from evaluation_scenes import VILLAS, write_dubai
 from matplotlib.figure import Figure
 
 import geodeform.evaluation.comparison_report as report
@@ -31,11 +32,20 @@ from geodeform.evaluation.comparison_pages import (
     markdown_page,
 )
 from geodeform.evaluation.comparison_report import write_comparison
-from geodeform.evaluation.comparison_tables import Findings, interval, points, spread
+from geodeform.evaluation.comparison_tables import (
+    Findings,
+    interval,
+    is_own,
+    miou_table,
+    points,
+    spread,
+    study_table,
+)
 from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
 from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.result import Cost, Evaluation, MapScores, Unit
+from geodeform.evaluation.timing import Times
 
 CLASSES = ("Building", "Land", "Road <&>", "Vegetation", "Water")
 
@@ -59,7 +69,9 @@ studies:
   Gamma: {method: joint, budgets: [16], setting: loss.gamma, values: [50, 200]}
 """
 
-SKILL = {"uniform": 0.6, "joint": 0.7, "single": 0.55, "oracle": 0.8, "full": 0.9}
+SKILL = {
+    "uniform": 0.6, "joint": 0.7, "single": 0.55, "oracle": 0.8, "full": 0.9, "fixed": 0.75,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +92,7 @@ def evaluation(experiment: Experiment, entry: Entry) -> Evaluation:
     n = len(CLASSES)
     method = experiment.methods[entry.method]
     samples = 65536 if entry.budget is None else entry.budget[0] * entry.budget[1]
-    name = entry.method if not method.study else "joint"
+    name = "joint" if method.study else entry.method
     skill = SKILL[name] * (0.6 + 0.1 * np.log(samples) / np.log(1024)) + 0.01 * entry.seed
     rng = np.random.default_rng([entry.seed, len(entry.method), samples])
     units = []
@@ -91,7 +103,7 @@ def evaluation(experiment: Experiment, entry: Entry) -> Evaluation:
             counts[c, :n] = rng.multinomial(
                 truth[c], skill * np.eye(n)[c] + (1 - skill) * np.full(n, 1 / n)
             )
-        units.append(Unit(entry.fold[0], 0, 1024 * k, counts))
+        units.append(Unit((entry.fold or ("7",))[0], 0, 1024 * k, counts))
     total = Confusion.of(np.sum([unit.counts for unit in units], 0))
     soft = replace(MapScores.empty(n), confusion=total)
     soft.trimap.pixels[:], soft.trimap.right[:] = 100, 40
@@ -101,7 +113,7 @@ def evaluation(experiment: Experiment, entry: Entry) -> Evaluation:
         architecture="lite0",
         dataset="dubai",
         split="val",
-        items=entry.fold,
+        items=entry.fold or ("7",),
         classes=CLASSES,
         sampler=entry.trial.sampler,
         oracle=entry.trial.sampler == "oracle",
@@ -142,6 +154,16 @@ def results_of(experiment: Experiment, **only: object) -> dict[Entry, Evaluation
     }
 
 
+def timed(experiment: Experiment, results: dict[Entry, Evaluation]) -> Comparison:
+    """A comparison whose methods were timed beside each other, not in the evaluations."""
+    cells = Comparison(experiment, results).cells
+    times = {
+        key: Times(3 * cell.seconds_per_megapixel, 2 * cell.cpu_seconds_per_megapixel)
+        for key, cell in cells.items()
+    }
+    return Comparison(experiment, results, times)
+
+
 def panel(title: str) -> Panel:
     figure = Figure(figsize=(2, 1))
     figure.add_subplot().plot([0, 1], [0, 1])
@@ -159,7 +181,8 @@ def write(works):
             "command": "geodeform compare which.yaml --root 'a & b'",
             "works": works,
         }
-        paths = write_comparison(Comparison(experiment, results), results, folder, **given | more)
+        comparison = more.pop("comparison", None) or timed(experiment, results)
+        paths = write_comparison(comparison, results, folder, **given | more)
         assert all(path.is_file() for path in paths)
         return folder
 
@@ -223,7 +246,7 @@ def bare(text: str) -> str:
 
 def test_both_pages_have_the_comparisons_numbers(experiment, write, tmp_path):
     results = results_of(experiment)
-    comparison = Comparison(experiment, results)
+    comparison = timed(experiment, results)
     folder = write(experiment, results, tmp_path / "which")
     page = Page((folder / "report.html").read_text())
     marks = markdown_tables((folder / "report.md").read_text())
@@ -251,15 +274,15 @@ def test_both_pages_have_the_comparisons_numbers(experiment, write, tmp_path):
     title = next(name for name in marks if name.startswith("Difference from the baseline (evenly)"))
     (row,) = (r for r in marks[title] if r[:2] == ["32x32", "joint | loss"])
     known = comparison.difference("joint", (32, 32))
-    timed = comparison.at_equal_time("joint", (32, 32))
+    beside = comparison.at_equal_time("joint", (32, 32))
     assert known is not None
-    assert timed is not None
+    assert beside is not None
     assert known.low > 0
     assert row[2:] == [
-        points(known.mean), interval(known), points(timed.difference.mean),
-        interval(timed.difference), f"{timed.samples:,.0f}",
+        points(known.mean), interval(known), points(beside.difference.mean),
+        interval(beside.difference), f"{beside.samples:,.0f}",
     ]  # fmt: skip
-    assert timed.samples == pytest.approx(1024 * 1.2, rel=0.01)
+    assert beside.samples == pytest.approx(1024 * 1.2, rel=0.01)
     grouped = [r for r in page.tables[title] if r[0] == "joint | loss"]
     assert row[1:] in grouped  # HTML has the budget in a row of its own
     assert ["Samples: 32x32"] in page.tables[title]
@@ -276,12 +299,40 @@ def test_both_pages_have_the_comparisons_numbers(experiment, write, tmp_path):
 
 
 def test_nothing_is_called_better_where_the_interval_holds_0():
-    sure, unsure = Difference((0.01, 0.02), 0.001, 0.03), Difference((0.01, 0.02), -0.001, 0.03)
-    worse = Difference((-0.01, -0.02), -0.03, -0.0001)
+    three = (0.01, 0.015, 0.02)
+    sure, unsure = Difference(three, 0.001, 0.03), Difference(three, -0.001, 0.03)
+    worse = Difference((-0.01, -0.015, -0.02), -0.03, -0.0001)
     assert report._verdict(sure) == "+1.5 (+0.1 to +3.0), better"
     assert "better" not in report._verdict(unsure)
     assert "no difference is shown" in report._verdict(unsure)
     assert report._verdict(worse) == "\u22121.5 (\u22123.0 to \u22120.01), worse"
+
+
+def test_nothing_is_called_better_by_fewer_than_three_seeds(experiment, write, tmp_path):
+    for values in ((0.015,), (0.01, 0.02)):
+        said = report._verdict(Difference(values, 0.001, 0.03))
+        assert said == "+1.5 (+0.1 to +3.0), too few seeds to say"
+    results = results_of(experiment, seed=(0, 1))
+    known = timed(experiment, results).difference("joint", (32, 32))
+    assert known is not None
+    assert known.low > 0
+    text = (write(experiment, results, tmp_path / "w", figures=[]) / "report.md").read_text()
+    outcome = text.split("## Full-resolution mIoU")[0]
+    assert outcome.count("too few seeds to say") >= 4
+    assert "at equal pixels, 4 of 4 differences have too few seeds to say" in outcome
+    assert not re.search("better|worse|above 0|for the same mean mIoU", outcome, re.IGNORECASE)
+    table = text.split("points of full-resolution mIoU.**")[1].split("\n\n")[1]
+    assert "**" not in table
+
+
+def test_the_number_of_comparisons_is_said(experiment, write, tmp_path):
+    folder = write(experiment, results_of(experiment), tmp_path / "w")
+    text = (folder / "report.md").read_text()
+    # joint, single and the oracle at two budgets, all of it at none; at equal time all of these
+    # and all of it; two points of a study
+    count = 6 + 7 + 2
+    assert f"{count} comparisons are made in the tables and none is corrected for that" in text
+    assert json.loads((folder / "results.json").read_text())["comparisons"] == count
 
 
 def test_the_best_method_is_bold_and_no_oracle_or_sure_by_it(experiment, write, tmp_path):
@@ -295,7 +346,7 @@ def test_the_best_method_is_bold_and_no_oracle_or_sure_by_it(experiment, write, 
 def test_gains_of_the_classes_are_means_of_paired_seeds(experiment, write, tmp_path):
     results = results_of(experiment)
     del results[next(e for e in results if e.method == "joint" and e.budget == (16, 16))]  # seed 0
-    comparison = Comparison(experiment, results)
+    comparison = timed(experiment, results)
     folder = write(experiment, results, tmp_path / "w")
     rows = markdown_tables((folder / "report.md").read_text())["IoU by class at 16x16 samples, %"]
     assert [row[0] for row in rows[1:]] == ["Land", "Vegetation", "Road <&>", "Building", "Water"]
@@ -309,7 +360,7 @@ def test_gains_of_the_classes_are_means_of_paired_seeds(experiment, write, tmp_p
 
 def test_each_held_out_part_has_a_row_with_every_seed(experiment, write, tmp_path):
     results = results_of(experiment)
-    comparison = Comparison(experiment, results)
+    comparison = timed(experiment, results)
     folder = write(experiment, results, tmp_path / "w")
     tables = markdown_tables((folder / "report.md").read_text())
     (rows,) = (rows for title, rows in tables.items() if "on each held-out part" in title)
@@ -323,7 +374,7 @@ def test_each_held_out_part_has_a_row_with_every_seed(experiment, write, tmp_pat
 
 def test_a_study_is_compared_with_its_method(experiment, write, tmp_path):
     results = results_of(experiment)
-    comparison = Comparison(experiment, results)
+    comparison = timed(experiment, results)
     folder = write(experiment, results, tmp_path / "w")
     tables = markdown_tables((folder / "report.md").read_text())
     (rows,) = (rows for title, rows in tables.items() if title.startswith("Gamma"))
@@ -335,6 +386,252 @@ def test_a_study_is_compared_with_its_method(experiment, write, tmp_path):
     assert rows[3][3] == points(gap)
     data = json.loads((folder / "results.json").read_text())
     assert data["studies"][0]["points"][1]["difference"]["mean"] == pytest.approx(gap)
+
+
+OWN = """
+recipe: base.yaml
+networks: own
+budgets: [16, 32]
+seeds: [0, 1, 2]
+baseline: uniform
+baseline_budgets: [24]
+methods:
+  uniform: {settings: {model.sampler: uniform}}
+  joint: {title: joint loss, recipe: "joint_{budget}.yaml"}
+  full: {sampler: full, settings: {model.sampler: uniform, model.sizes: 64, data.window: 64}}
+studies:
+  Width: {method: joint, setting: model.sigma, values: [5.3, 10.6]}
+  Looks: {method: joint, budgets: [16], changes: {seldom: {run.val_every: 77}}}
+"""
+
+
+def own_experiment(folder: Path, **overrides: object) -> Experiment:
+    """A network for each budget, by recipes that differ in one setting."""
+    optim = "optim: {steps: 0, epochs: 7, batch_size: 3}\n"
+    (folder / "base.yaml").write_text(f"data: {{dataset: dubai}}\n{optim}")
+    for side, sigma in ((16, 5.3), (32, 10.6)):
+        (folder / f"joint_{side}.yaml").write_text(
+            f"extends: base.yaml\nmodel: {{sigma: {sigma}}}\nloss: {{gamma: 33}}\n"
+        )
+    (folder / "own.yaml").write_text(OWN)
+    return read_experiment(
+        folder / "own.yaml", {k.replace("_", ".", 1): v for k, v in overrides.items()}
+    )
+
+
+def settings_in(text: str, table: str) -> dict[str, str]:
+    """First → last column of a table of words."""
+    (rows,) = (rows for title, rows in markdown_tables(text).items() if title.startswith(table))
+    return {row[0]: row[-1] for row in rows[1:]}
+
+
+def test_settings_shown_are_those_of_the_networks_that_were_trained(tmp_path):
+    def page(**overrides: object) -> str:
+        experiment = own_experiment(tmp_path, **overrides)
+        results = results_of(experiment, seed=(0,))
+        works = plan_campaign(experiment, Path("nowhere"))
+        write_comparison(
+            timed(experiment, results), results, tmp_path / "w", figures=[], panels=[],
+            command="", works=works,
+        )  # fmt: skip
+        return (tmp_path / "w" / "report.md").read_text()
+
+    text = page()
+    assert "trained for 7 epochs with 3 windows a step." in text
+    methods = settings_in(text, "The methods")
+    # what the recipes of its budgets say, which the experiment's own recipe knows nothing of
+    assert "model.sigma: 5.3 / 10.6" in methods["joint loss"]
+    assert "loss.gamma: 33" in methods["joint loss"]
+    assert "Values with / between them: of the budgets' networks, rising." in text
+    assert "model.sigma: 4;" in methods["uniform"]
+    assert "model.sizes: 16x16 / 32x32" in methods["uniform"]  # not of the further budget
+    assert "model.sizes: 64x64" in methods["full"]
+    assert not re.search(r"run\.|data\.root|data\.val_items", " ".join(methods.values()))
+    settings = settings_in(text, "Settings of all trainings")
+    assert settings["optim.epochs"] == "7"
+    assert settings["optim.batch_size"] == "3"
+    assert "optim.steps" not in settings
+    assert "model.sigma" not in settings
+
+    text = page(optim_steps=2, loss_gamma=44)
+    assert "trained for 2 steps with 3 windows a step." in text
+    settings = settings_in(text, "Settings of all trainings")
+    assert settings["optim.steps"] == "2"
+    assert settings["loss.gamma"] == "44"
+    assert "optim.epochs" not in settings
+    assert "loss.gamma" not in settings_in(text, "The methods")["joint loss"]
+
+
+def test_trainings_of_different_length_are_not_said_to_be_alike(experiment, tmp_path, write):
+    methods = dict(experiment.methods)
+    methods["joint"] = replace(methods["joint"], settings={"optim.steps": 30})
+    other = replace(experiment, methods=methods)
+    text = (write(other, results_of(other, seed=(0,)), tmp_path / "w") / "report.md").read_text()
+    assert "trained for 60 steps or 30 steps with 16 windows a step (see" in text
+    assert "optim.steps: 30" in settings_in(text, "The methods")["joint | loss"]
+
+
+def test_a_point_of_a_study_is_the_method_where_it_has_its_training(tmp_path):
+    experiment = own_experiment(tmp_path)
+    width, looks = experiment.studies
+    small, large = (16, 16), (32, 32)
+    assert is_own(experiment, width, "Width/5.3", small)
+    assert not is_own(experiment, width, "Width/5.3", large)
+    assert is_own(experiment, width, "Width/10.6", large)
+    # another value, but nothing of the network depends on it
+    assert is_own(experiment, looks, "Looks/seldom", small)
+    found = Findings(timed(experiment, results_of(experiment)))
+    table = study_table(found, width)
+    assert table is not None
+    labels = {budget: [row[0] for row in rows] for budget, rows in table.groups}
+    assert labels == {
+        "16x16": ["5.3 (the method's own)", "10.6"],
+        "32x32": ["5.3", "10.6 (the method's own)"],
+    }
+    for _, rows in table.groups:
+        mine, other = sorted(rows, key=lambda row: "own" not in str(row[0]))
+        assert mine[2:4] == ["\u2013", "\u2013"]
+        assert other[2] != "\u2013"
+
+
+def test_a_fixed_density_is_no_learned_sampling(tmp_path, write):
+    text = EXPERIMENT.replace(
+        "  oracle:", "  fixed: {title: one for all, settings: {model.sampler: fixed}}\n  oracle:"
+    )
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (tmp_path / "which.yaml").write_text(text)
+    experiment = read_experiment(tmp_path / "which.yaml")
+    results = results_of(experiment)
+    found = Findings(timed(experiment, results))
+    best, learned = found.best((16, 16)), found.best_learned((16, 16))
+    assert best is not None
+    assert learned is not None
+    assert (best.method, learned.method) == ("fixed", "joint")
+    assert best.evaluations[0].sampler == learned.evaluations[0].sampler == "learned"
+    folder = write(experiment, results, tmp_path / "w", works=[])
+    tables = markdown_tables((folder / "report.md").read_text())
+    (rows,) = (rows for title, rows in tables.items() if title.startswith("The methods"))
+    ways = {row[0]: row[1] for row in rows[1:]}
+    assert ways["one for all"] == "one density for all windows, measured on the training labels"
+    assert ways["joint | loss"] == "where the model's density or grid net says"
+    assert "one for all" not in tables["IoU by class at 16x16 samples, %"][0]
+    csv = pd.read_csv(folder / "results.csv")
+    assert csv.groupby("method").trained_sampler.first()["fixed"] == "fixed"
+
+
+def with_units(one: Evaluation, places: list[tuple[str, int, int]]) -> Evaluation:
+    units = [Unit(*at, unit.counts) for at, unit in zip(places, one.units, strict=True)]
+    return replace(one, units=tuple(units))
+
+
+@pytest.mark.parametrize(
+    ("places", "block_items", "said"),
+    [
+        ([(f"i{k}", 0, 0) for k in range(8)], 1, "8 whole images"),
+        ([(f"i{k}", 0, 0) for k in range(8)], 3, "3 runs of 3 successive images"),
+        ([(f"i{k // 2}", 0, 1024 * (k % 2)) for k in range(8)], 1, "8 blocks of about 1024 px"),
+        ([(f"i{k // 2}", 0, 1024 * (k % 2)) for k in range(8)], 4,
+         "1 run of 4 successive images"),
+        ([("a", 0, 0), ("a", 900, 0), *((f"i{k}", 0, 0) for k in range(6))], 1,
+         "8 blocks of about 1024 px, smaller images whole"),
+    ],
+)  # fmt: skip
+def test_the_intervals_blocks_are_named_as_they_are(
+    experiment, write, tmp_path, places, block_items, said
+):
+    one_part = replace(experiment, folds=((),), block_items=block_items)
+    results = {
+        entry: with_units(evaluation(experiment, replace(entry, fold=("1",))), places)
+        for entry in one_part.entries()
+    }
+    text = (write(one_part, results, tmp_path / "w", figures=[]) / "report.md").read_text()
+    assert f"a bootstrap of 4,000 resamples of {said}, the same for both sides" in bare(text)
+    assert ("1024" in text.split("Intervals:")[1].split("t is Student")[0]) == ("1024" in said)
+
+
+def test_without_times_side_by_side_nothing_is_said_at_equal_time(experiment, write, tmp_path):
+    results = results_of(experiment)
+    untimed = Comparison(experiment, results)
+    folder = write(experiment, results, tmp_path / "w", comparison=untimed, figures=[])
+    text = (folder / "report.md").read_text()
+    tables = markdown_tables(text)
+    (head,) = (
+        rows[0]
+        for title, rows in tables.items()
+        if title.startswith("Difference from the baseline (")
+    )
+    assert head == ["Samples", "Method", "equal pixels", "95 % interval"]
+    note, *_ = re.findall(r"points of full-resolution mIoU\.\*\* (.*)", text)
+    assert "Times were not measured side by side, so nothing is compared at equal time." in note
+    outcome = text.split("## Full-resolution mIoU")[0]
+    assert "Times were not measured side by side" in outcome
+    assert not re.search("at equal time[,: (]", outcome, re.IGNORECASE)
+    assert "Times: of the evaluations" in text
+    assert "medians over the seeds" in text
+    data = json.loads((folder / "results.json").read_text())
+    assert not data["timed_side_by_side"]
+    assert all(cell["equal_time"] is None for cell in data["cells"])
+    both = (write(experiment, results, tmp_path / "b", figures=[]) / "report.md").read_text()
+    assert "median of 5 rounds" in both
+    assert "medians over the seeds" not in both
+    assert "At equal time (" in both
+
+
+def test_times_are_the_tables_in_json_and_by_the_clock_that_counts(experiment, write, tmp_path):
+    results = results_of(experiment)
+    for device, clock in ((None, "processor"), (2**30, "wall-clock")):
+        there = {
+            entry: replace(one, cost=replace(one.cost, device_memory_bytes=device))
+            for entry, one in results.items()
+        }
+        comparison = timed(experiment, there)
+        folder = write(experiment, there, tmp_path / clock, comparison=comparison)
+        data = json.loads((folder / "results.json").read_text())
+        (one,) = (c for c in data["cells"] if (c["method"], c["budget"]) == ("joint", "16x16"))
+        cell = comparison.cells["joint", (16, 16)]
+        seconds = {
+            "wall-clock": one["wall_clock_seconds_per_megapixel"],
+            "processor": one["processor_seconds_per_megapixel"],
+        }
+        # the parts' seconds for two megapixels, times the factors of timed()
+        assert seconds["wall-clock"] == pytest.approx(3 * 0.1)
+        assert seconds["processor"] == pytest.approx(2 * 1.2 * 256 / 1000)
+        assert "seconds_per_megapixel" not in one["figures"]
+        assert one["clock"] == clock
+        assert one["equal_time"]["seconds_per_megapixel"] == seconds[clock]
+        text = (folder / "report.md").read_text()
+        tables = markdown_tables(text)
+        (row,) = (r for r in tables["Cost of a megapixel of the scene (MP)"]
+                  if r[:2] == ["16x16", "joint | loss"])  # fmt: skip
+        assert row[4:6] == [f"{seconds[k]:.3g}" for k in ("wall-clock", "processor")]
+        (rows,) = (rows for title, rows in tables.items() if title.startswith("The baseline at"))
+        assert rows[0][-1] == f"{clock} s/MP"
+        base = comparison.cells["uniform", (16, 16)]
+        assert rows[1][-1] == f"{base.clocked_seconds_per_megapixel:.3g}"
+        assert f"as take it the method's {clock} time" in text
+        assert cell.clock == clock
+
+
+def test_equal_accuracy_is_said_only_of_a_sure_difference(experiment, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(Comparison, "equal_accuracy", lambda *_: 0.57)
+    said = "For the same mean mIoU it takes 57 % of the baseline's samples."
+    for seeds, count in (((0, 1, 2), 2), ((0, 1), 0)):  # of two the difference is not sure
+        results = results_of(experiment, seed=seeds)
+        folder = write(experiment, results, tmp_path / f"{len(seeds)}", figures=[])
+        assert (folder / "report.md").read_text().count(said) == count
+        cells = json.loads((folder / "results.json").read_text())["cells"]
+        (one,) = (c for c in cells if (c["method"], c["budget"]) == ("joint", "16x16"))
+        assert one["equal_accuracy"] == (0.57 if count else None)
+    found = Findings(timed(experiment, results_of(experiment)))
+    found.difference = lambda *_: Difference((0.1, 0.0, 0.1), -0.1, 0.2)
+    assert found.equal_accuracy(found.comparison.cells["joint", (16, 16)]) is None
+
+
+def test_the_main_table_has_a_brief_note_for_a_terminal(experiment):
+    table = miou_table(Findings(timed(experiment, results_of(experiment))))
+    assert table.brief == "samples of a window; mean ± standard deviation over 3 seeds"
+    one = miou_table(Findings(timed(experiment, results_of(experiment, seed=(1,)))))
+    assert one.brief == "samples of a window; mean of one seed"
 
 
 def test_a_partial_run_says_what_is_missing(experiment, write, tmp_path):
@@ -358,9 +655,10 @@ def test_one_seed_has_no_spread_and_says_so(experiment, write, tmp_path):
     results = results_of(experiment, seed=(1,))
     folder = write(experiment, results, tmp_path / "w")
     text = (folder / "report.md").read_text()
-    assert "±" not in text
+    assert "±" not in text.split("## How it was measured")[0]
     assert "One seed (1)" in text
-    assert "over blocks (of one seed)" in text
+    assert "How other trainings would come out is unknown of one seed and not in them" in text
+    assert "v_seeds" not in text
     cell = json.loads((folder / "results.json").read_text())["cells"][0]
     assert cell["figures"]["users' map"]["std"] is None
 
@@ -431,7 +729,7 @@ def test_csv_reads_back_with_every_evaluation(experiment, write, tmp_path):
 
 def test_json_has_values_means_and_intervals(experiment, write, tmp_path):
     results = results_of(experiment)
-    comparison = Comparison(experiment, results)
+    comparison = timed(experiment, results)
     data = json.loads((write(experiment, results, tmp_path / "w") / "results.json").read_text())
     assert len(data["cells"]) == len(comparison.cells)
     (cell,) = (c for c in data["cells"] if (c["method"], c["budget"]) == ("joint", "16x16"))
@@ -505,7 +803,9 @@ def test_a_document_has_the_same_words_in_both_forms():
 def test_the_command_says_that_there_is_nothing_to_report(experiment, tmp_path):
     (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
     (tmp_path / "which.yaml").write_text(EXPERIMENT)
-    words = ["compare", str(tmp_path / "which.yaml"), "--root", str(tmp_path), "--partial"]
+    root = tmp_path / "data"
+    write_dubai(root, tile1=VILLAS, tile2=VILLAS, tile7=VILLAS)
+    words = ["compare", str(tmp_path / "which.yaml"), "--root", str(root), "--partial"]
     done = CliRunner().invoke(main, [*words, "-o", str(tmp_path / "out")])
     assert done.exit_code == 1
     assert "nothing to report yet" in done.output

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from evaluation_scenes import SHORE, VILLAS, data_of, demo_cut, write_dubai
+from rasterio.windows import Window
 
 from geodeform.config import TrainConfig
-from geodeform.errors import ConfigError
+from geodeform.errors import ConfigError, DatasetError
 from geodeform.evaluation.experiment import read_experiment, training_key
+from geodeform.training.datasets.registry import open_dataset
 
+TILE = Window(1536, 1024, 480, 480)
 CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
 
 BASE = {
@@ -83,7 +87,16 @@ def test_folds_hold_items_out(tmp_path):
     assert {t.data.val_items for t in one.trainings().values()} == {("7",), ("1", "8")}
     whole = experiment(tmp_path, held_out="leave-one-out")
     assert whole.leave_one_out
-    assert whole.with_items(("a", "b")).folds == (("a",), ("b",))
+    data = data_of(villas=demo_cut(VILLAS), shore=demo_cut(SHORE)).cache.dataset
+    assert whole.on(data).folds == (("villas",), ("shore",))
+    with pytest.raises(DatasetError, match="holds out item 7, which is not in"):
+        one.on(data)
+
+
+def test_the_part_is_looked_up_before_anything_is_trained(tmp_path):
+    data = data_of(villas=demo_cut(VILLAS), shore=demo_cut(SHORE)).cache.dataset
+    with pytest.raises(DatasetError, match="no items for the part 'test'"):
+        experiment(tmp_path, split="test").on(data)
 
 
 def test_studies_vary_one_method(tmp_path):
@@ -109,6 +122,41 @@ def test_studies_vary_one_method(tmp_path):
     assert training["sigma/4.0"] == training["joint"]
 
 
+def test_keys_know_the_data(tmp_path):
+    write_dubai(tmp_path / "a", tile1=TILE, tile2=TILE, tile7=TILE)
+    write_dubai(tmp_path / "b", tile1=TILE, tile2=TILE, tile7=TILE)
+    one = experiment(tmp_path)
+    before = set(one.on(open_dataset("dubai", tmp_path / "a")).trainings())
+    assert set(one.on(open_dataset("dubai", tmp_path / "b")).trainings()) == before
+    mask = next((tmp_path / "b" / "Tile 7" / "masks").iterdir())
+    mask.write_bytes(mask.read_bytes() + b"!")
+    assert not before & set(one.on(open_dataset("dubai", tmp_path / "b")).trainings())
+
+
+def test_keys_know_the_files_that_a_recipe_names(tmp_path):
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"one")
+    named = TrainConfig().merged({"model.pretrained": str(weights)})
+    other = tmp_path / "elsewhere.pth"
+    other.write_bytes(b"one")
+    assert training_key(named) == training_key(
+        TrainConfig().merged({"model.pretrained": str(other)})
+    )
+    third = tmp_path / "third.pth"
+    third.write_bytes(b"two")
+    assert training_key(named) != training_key(
+        TrainConfig().merged({"model.pretrained": str(third)})
+    )
+    assert training_key(TrainConfig().merged({"model.pretrained": "none"})) != training_key(named)
+
+
+def test_validations_count_where_they_choose_the_weights():
+    usual = TrainConfig().merged({"run.val_every": 7})
+    assert training_key(usual) == training_key(TrainConfig())
+    best = TrainConfig().merged({"run.export": "best"})
+    assert training_key(best) != training_key(best.merged({"run.val_every": 7}))
+
+
 def test_the_key_is_of_what_changes_the_weights():
     config = TrainConfig()
     same = config.merged({"data.root": "x", "run.out": "y", "run.val_every": 7, "data.workers": 3})
@@ -130,6 +178,19 @@ def test_the_key_is_of_what_changes_the_weights():
         ({"settings": {"model.sigm": 3}}, "did you mean 'model.sigma'"),
         ({"methods": {"uniform": {"settings": {"sigma": 3}}}}, "dotted settings"),
         ({"methods": {"uniform": {"network_of": "x"}}}, "names another method"),
+        ({"seeds": []}, "'seeds' needs at least one"),
+        ({"block_items": 0}, "'block_items' must be a whole number from 1"),
+        ({"held_out": [[7], [8, 7]]}, "names an item twice"),
+        ({"held_out": [[7]], "split": "test"}, "evaluated as 'split: val'"),
+        ({"settings": {"run.export": "best"}}, "choose its weights on what is evaluated"),
+        (
+            {
+                "methods": {
+                    "uniform": {"settings": {"model.sampler": "uniform"}, "sampler": "learned"}
+                }
+            },
+            "samples 'learned', which its networks .model.sampler: uniform. cannot",
+        ),
         ({"studies": {"s": {"method": "no"}}}, "must be a method that is trained"),
         ({"studies": {"s": {"method": "joint", "setting": "model.sigma"}}}, "needs either"),
     ],

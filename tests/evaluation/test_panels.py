@@ -16,7 +16,14 @@ from geodeform.evaluation.campaign import Work, plan_campaign, read_results
 from geodeform.evaluation.evaluate import evaluate
 from geodeform.evaluation.experiment import Experiment, read_experiment, shown_size
 from geodeform.evaluation.metrics import Confusion
-from geodeform.evaluation.panels import Chosen, choose_blocks, panel_figures, predict_block
+from geodeform.evaluation.panels import (
+    Chosen,
+    _Artist,
+    _best_pair,
+    choose_blocks,
+    panel_figures,
+    predict_block,
+)
 from geodeform.evaluation.result import Evaluation, Unit
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import save_model
@@ -165,6 +172,52 @@ def test_the_density_is_the_one_of_the_windows(model, data):
     assert inside.all()
 
 
+def test_a_fixed_density_is_no_learned_method_to_draw(some, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (tmp_path / "e.yaml").write_text(
+        EXPERIMENT + "  fixed: {title: one for all, settings: {model.sampler: fixed}}\n"
+    )
+    experiment = read_experiment(tmp_path / "e.yaml")
+    right = {"uniform": 60, "joint": 70, "fixed": 90, "oracle": 99, "full": 99}
+    results = {
+        entry: replace(
+            with_units(some, ("a", 0, 0, block(right[entry.method]))),
+            soft=replace(
+                some.soft, confusion=Confusion.of(np.array(block(right[entry.method]), np.int64))
+            ),
+        )
+        for entry in experiment.entries()
+    }
+    found = _best_pair(experiment, results)
+    assert found is not None
+    pair, rivals = found
+    assert (pair.method, pair.budget, rivals) == ("joint", (16, 16), 1)
+    without = {e: r for e, r in results.items() if e.method != "joint"}
+    assert _best_pair(experiment, without) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "never"),
+    [(0, "Whole images of cuts", "block"), (900, "Blocks of about 1024 px of cuts", "Whole")],
+)
+def test_blocks_are_called_images_where_they_are_whole(some, data, tmp_path, row, said, never):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (tmp_path / "e.yaml").write_text(EXPERIMENT)
+    experiment = read_experiment(tmp_path / "e.yaml")
+    units = [("villas", 0, 0, block(60)), ("villas" if row else "wide", row, 0, block(50))]
+    results = {
+        entry: replace(with_units(some, *units), items=("villas", "wide"))
+        for entry in experiment.entries()
+    }
+    found = _best_pair(experiment, results)
+    assert found is not None
+    artist = _Artist(experiment, results, {}, data, "cpu", *found)
+    chosen = choose_blocks(found[0].ours, found[0].baseline)
+    caption = artist._block_caption(chosen, ["uniform", "joint"])
+    assert caption.startswith(f"{said} at 16x16 samples a window (")
+    assert never not in caption
+
+
 @pytest.fixture(scope="module")
 def campaign(model, data, tmp_path_factory) -> tuple[Experiment, list[Work]]:
     """Networks and evaluations as a campaign leaves them."""
@@ -174,7 +227,7 @@ def campaign(model, data, tmp_path_factory) -> tuple[Experiment, list[Work]]:
     experiment = read_experiment(folder / "e.yaml")
     works = plan_campaign(experiment, folder)
     for work in works:
-        work.folder.mkdir(parents=True)
+        work.model.parent.mkdir(parents=True)
         save_model(model, work.model)
         for trial in work.trials:
             budget = None if trial.budget is None else shown_size(trial.budget)
@@ -208,6 +261,7 @@ def test_an_experiment_is_drawn(campaign, data):
         assert text.lower().startswith(one.phrase)
     assert "'oracle': oracle: sees the labels" in blocks.caption
     assert "3 blocks" in blocks.caption
+    assert blocks.caption.startswith("Blocks of about 1024 px of cuts at 16x16 samples a window (")
     assert blocks.figure.get_size_inches()[0] == 7
 
     # the first row's maps, against the counts

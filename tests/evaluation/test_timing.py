@@ -45,7 +45,7 @@ def planned(tmp_path):
     packaged = Path(geodeform.__file__).parent / "data" / PACKAGED["dubai"]
     for work in works:
         if "absent" not in work.title:
-            work.folder.mkdir(parents=True)
+            work.model.parent.mkdir(parents=True)
             shutil.copy(packaged, work.model)
     return experiment, works
 
@@ -85,11 +85,17 @@ def test_real_times_are_those_of_the_images(planned):
     assert told[-1] == (12, 12)
 
 
-def test_times_are_kept(tmp_path):
+def test_times_are_kept_for_the_same_networks_on_the_same_device(tmp_path):
     times = {("a", (32, 48)): Times(1.5, 2.5), ("full", None): Times(30.0, 60.0)}
-    write_times(times, tmp_path / "t.json")
-    assert read_times(tmp_path / "t.json") == times
-    assert read_times(tmp_path / "none.json") == {}
-    (tmp_path / "t.json").write_text("[{}]")
+    keys = {("a", (32, 48)): "k1", ("full", None): "k2"}
+    path = tmp_path / "t.json"
+    write_times(times, path, keys, "CPU (1 thread)")
+    assert read_times(path, keys) == times
+    assert read_times(path, keys, "CPU (1 thread)") == times
+    assert read_times(path, keys, "CPU (2 threads)") == {}
+    other = {**keys, ("a", (32, 48)): "k3"}  # another network under the same name
+    assert list(read_times(path, other)) == [("full", None)]
+    assert read_times(tmp_path / "none.json", keys) == {}
+    path.write_text('{"device": "", "cells": [{}]}')
     with pytest.raises(ConfigError, match=r"t\.json is damaged"):
-        read_times(tmp_path / "t.json")
+        read_times(path, keys)

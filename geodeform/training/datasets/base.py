@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geodeform.classes import NODATA_CLASS, ClassScheme
+from geodeform.config import DataConfig
 from geodeform.errors import DatasetError
 
 Image.MAX_IMAGE_PIXELS = None  # scenes of more than 179 MP are what this is for, not an attack
@@ -78,6 +79,16 @@ class DatasetOptions:
     label_column: str = "class"
     bands: tuple[int, ...] = ()
     nodata: float | None = None
+
+    @classmethod
+    def of(cls, config: DataConfig) -> DatasetOptions:
+        """Return what a recipe says."""
+        return cls(
+            classes=None if config.classes is None else Path(config.classes),
+            label_column=config.label_column,
+            bands=config.bands,
+            nodata=config.nodata,
+        )
 
 
 @dataclass(frozen=True)
