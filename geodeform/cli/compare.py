@@ -15,7 +15,7 @@ from rich import box
 from rich.text import Text
 
 from geodeform.cli.console import Reporter, output_console, shown_log
-from geodeform.cli.options import SettingType, verbosity_options
+from geodeform.cli.options import settings_option, verbosity_options
 from geodeform.errors import GeodeformError
 
 if TYPE_CHECKING:
@@ -57,14 +57,7 @@ if TYPE_CHECKING:
     metavar="DEVICES",
     help="auto, cpu, cuda, or several that the processes share: cuda:0,cuda:1.",
 )
-@click.option(
-    "--set",
-    "settings",
-    type=SettingType(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A setting over those of all trainings, such as optim.steps=2 to try CONFIG.",
-)
+@settings_option("A setting over those of all trainings, such as optim.steps=2 to try CONFIG.")
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test"]),

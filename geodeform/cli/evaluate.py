@@ -16,11 +16,11 @@ from geodeform.cli.console import Reporter, output_console, print_json, shown_lo
 from geodeform.cli.options import (
     BudgetType,
     OutputType,
-    SettingType,
     device_option,
     json_option,
     model_option,
     overwrite_option,
+    settings_option,
     verbosity_options,
 )
 from geodeform.errors import GeodeformError
@@ -75,14 +75,9 @@ _SAMPLERS = ("learned", "uniform", "interpolation", "oracle", "full")
     metavar="METRES",
     help="Ground sampling distance of the images. [default: the dataset's, else the model's]",
 )
-@click.option(
-    "--set",
-    "settings",
-    type=SettingType(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Which data these are, as for geodeform train: data.val_items, data.split_seed, "
-    "data.crop, data.classes, data.label_column, data.bands, data.nodata, data.cache.",
+@settings_option(
+    "Which data these are, as for geodeform train: data.val_items, data.split_seed, "
+    "data.crop, data.classes, data.label_column, data.bands, data.nodata, data.cache."
 )
 @click.option(
     "-o",

@@ -282,6 +282,18 @@ def overwrite_option(command: Command) -> Command:
     )(command)
 
 
+def settings_option(help: str) -> Callable[[Command], Command]:
+    """``--set section.key=value``, which may be repeated; ``help`` says of what."""
+    return click.option(
+        "--set",
+        "settings",
+        type=SettingType(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=help,
+    )
+
+
 def verbosity_options(command: Command) -> Command:
     """``-v/--verbose`` and ``-q/--quiet``."""
     command = click.option("-q", "--quiet", is_flag=True, help="Only errors.")(command)

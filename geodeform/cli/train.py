@@ -11,10 +11,10 @@ import click
 
 from geodeform.cli.console import Reporter, shown_log
 from geodeform.cli.options import (
-    SettingType,
     SizeType,
     device_option,
     overwrite_option,
+    settings_option,
     verbosity_options,
 )
 from geodeform.errors import GeodeformError
@@ -50,14 +50,7 @@ _CHOICES = (
     type=click.Path(path_type=Path),
     help="YAML recipe, such as configs/deepglobe/joint_100.yaml; what is given below overrides it.",
 )
-@click.option(
-    "--set",
-    "settings",
-    type=SettingType(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any setting of the recipe, such as optim.lr=3e-4; may be repeated.",
-)
+@settings_option("Any setting of the recipe, such as optim.lr=3e-4; may be repeated.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/DATASET]"
 )
