@@ -220,6 +220,9 @@ class Comparison:
                 }
                 if whole:
                     complete[method, budget] = whole
+        # tables, charts and text ask for the same differences, each a bootstrap
+        self._differences: dict[CellKey, Difference | None] = {}
+        self._at_equal_time: dict[CellKey, EqualTime | None] = {}
         # Of one run or of none: times of different runs do not compare.
         self.timed = bool(times) and complete.keys() <= (times or {}).keys()
         for (method, budget), whole in complete.items():
@@ -249,6 +252,12 @@ class Comparison:
 
     def difference(self, method: str, budget: Size | None) -> Difference | None:
         """A method's difference from the baseline at equal pixels; None where a side is missing."""
+        key = method, budget
+        if key not in self._differences:
+            self._differences[key] = self._difference(method, budget)
+        return self._differences[key]
+
+    def _difference(self, method: str, budget: Size | None) -> Difference | None:
         base = self.cell(self.experiment.baseline, budget)
         ours = self.cell(method, budget)
         if base is None or ours is None:
@@ -260,6 +269,12 @@ class Comparison:
 
         None where a side is missing, or where the methods were not timed beside each other.
         """
+        key = method, budget
+        if key not in self._at_equal_time:
+            self._at_equal_time[key] = self._equal_time(method, budget)
+        return self._at_equal_time[key]
+
+    def _equal_time(self, method: str, budget: Size | None) -> EqualTime | None:
         ours, base = self.cell(method, budget), self._baseline_budgets
         if ours is None or not base or not self.timed:
             return None

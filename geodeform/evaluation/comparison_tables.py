@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,12 +109,8 @@ class Findings:
             },
             key=math.prod,
         )
-        self.difference: Callable[[str, Size | None], Difference | None] = cache(
-            comparison.difference
-        )
-        self.at_equal_time: Callable[[str, Size | None], EqualTime | None] = cache(
-            comparison.at_equal_time
-        )
+        self.difference = comparison.difference
+        self.at_equal_time = comparison.at_equal_time
 
     @cached_property
     def clock(self) -> Clock:
