@@ -217,6 +217,15 @@ def _report(
         kept, trainings = out / TIMES / f"{experiment.name}.json", first_trainings(experiment)
         where = describe_device(resolve_device(device))
         cells = {(entry.method, entry.budget) for entry in results}
+        timed = set(trainings.values())
+        lost = [work for work in works if work.key in timed and not work.model.is_file()]
+        if retime and lost:
+            raise GeodeformError(
+                f"--retime needs {len(timed)} networks, {len(lost)} of which are not there: delete "
+                f"the evaluations in {lost[0].folder} and the like to have them trained again."
+            )
+        measure = measure and not lost
+        # times of two machines cannot stand in one table: old ones stay whole, or go
         times = read_times(kept, trainings, where if measure else None)
         if measure and (retime or not cells <= times.keys()):
             with reporter.progress("times", "predictions") as progress:

@@ -9,8 +9,10 @@ Everything is kept in one folder, that several experiments can share::
     FOLDER/times/NAME.json                    what the methods of the experiment NAME take
     FOLDER/NAME/                              its report
 
-What is there is not done again; a training that was stopped goes on from its last checkpoint. Two
-campaigns on one folder wait for each other where they want the same network.
+What is there is not done again; a training that was stopped goes on from its last checkpoint. A
+network is not trained where its evaluations are all there, so results can travel without networks:
+only times and pictures need those. Two campaigns on one folder wait for each other where they want
+the same network.
 """
 
 from __future__ import annotations
@@ -78,8 +80,8 @@ class Work:
         return [trial for trial in self.trials if not self.result(trial).is_file()]
 
     def is_done(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.model.is_file() and not self.open_trials()
+        """Whether nothing is left to do: every evaluation is there, with or without its network."""
+        return not self.open_trials()
 
     def write_recipe(self) -> None:
         """Write the recipe that the training's command names.
@@ -97,10 +99,10 @@ class Work:
 
     def commands(self, root: str | Path) -> list[list[str]]:
         """The commands that are left, as a reader would type them."""
-        found = []
-        if not self.model.is_file():
-            found.append(_train_command(self, root))
-        return found + [_evaluate_command(self, trial, root) for trial in self.open_trials()]
+        found = [_evaluate_command(self, trial, root) for trial in self.open_trials()]
+        if found and not self.model.is_file():
+            found.insert(0, _train_command(self, root))
+        return found
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class _Campaign:
         try:
             work.write_recipe()
             with self._lock_of(work):
-                if self._stopped:
+                if self._stopped or work.is_done():  # another campaign may have done it meanwhile
                     return
                 if not work.model.is_file():
                     command = _train_command(work, self.root, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,12 @@ def test_a_comparison_from_its_file_to_its_page(config, root, tmp_path):
     assert (out / "times" / "mine.json").read_text() == times
     assert run(*words, "--retime").exit_code == 0
     assert (out / "times" / "mine.json").read_text() != times
+    for network in out.glob("networks/*/run"):
+        shutil.rmtree(network)
+    kept = (out / "times" / "mine.json").read_text()
+    assert run(*words).exit_code == 0  # all evaluations are there: nothing is trained
+    assert (out / "times" / "mine.json").read_text() == kept
+    assert "turn by turn" in (report / "report.html").read_text()
+    lost = run(*words, "--retime")
+    assert lost.exit_code == 1
+    assert "needs 2 networks, 2 of which are not there" in lost.output

@@ -90,6 +90,20 @@ def test_what_is_there_is_not_done_again(tmp_path, root):
     assert lost.is_file()
 
 
+def test_results_count_without_their_networks(tmp_path):
+    works = plan_campaign(an_experiment(tmp_path), tmp_path / "out")
+    for work in works:
+        work.folder.mkdir(parents=True)
+        for trial in work.trials:
+            work.result(trial).touch()
+    assert all(work.is_done() and work.commands(tmp_path) == [] for work in works)
+    told: list[Done] = []
+    assert run_campaign(works, tmp_path, report=told.append) == []
+    assert told == []
+    works[0].result(works[0].trials[0]).unlink()  # which needs its network again
+    assert [command[0] for command in works[0].commands(tmp_path)] == ["train", "evaluate"]
+
+
 @pytest.mark.slow
 def test_a_failure_leaves_the_others_and_says_where(tmp_path, root):
     experiment = an_experiment(tmp_path)
