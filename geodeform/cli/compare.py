@@ -15,7 +15,7 @@ from rich import box
 from rich.text import Text
 
 from geodeform.cli.console import Reporter, output_console, shown_log
-from geodeform.cli.options import settings_option, verbosity_options
+from geodeform.cli.options import NumbersType, settings_option, verbosity_options
 from geodeform.errors import GeodeformError
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ if TYPE_CHECKING:
     help="Part of the dataset to evaluate. [default: CONFIG's]",
 )
 @click.option(
+    "--seeds",
+    type=NumbersType(int),
+    help="Seeds of all trainings, such as 0 for a first look. [default: CONFIG's]",
+)
+@click.option(
     "--retime", is_flag=True, help="Measure times again, such as on a machine that is idle now."
 )
 @click.option(
@@ -81,6 +86,7 @@ def command(
     devices: str,
     settings: tuple[tuple[str, Any], ...],
     split: Any,
+    seeds: tuple[int, ...] | None,
     retime: bool,
     dry_run: bool,
     partial: bool,
@@ -111,7 +117,7 @@ def command(
         raise click.UsageError(
             f"{len(chosen)} devices are for as many processes: give -j {len(chosen)}, or more."
         )
-    experiment = read_experiment(config, dict(settings), split)
+    experiment = read_experiment(config, dict(settings), split, seeds or ())
     experiment = experiment.on(
         open_dataset(
             experiment.recipe.data.dataset, root, DatasetOptions.of(experiment.recipe.data)
@@ -142,6 +148,7 @@ def command(
     words = ["geodeform", "compare", str(config), "--root", str(root), "-o", str(out)]
     words += [f"--set={key}={json.dumps(value)}" for key, value in settings]
     words += [] if split is None else ["--split", split]
+    words += [] if seeds is None else ["--seeds", ",".join(map(str, seeds))]
     words += [] if devices == "auto" else ["--device", devices]
     failed = (
         f"{len(failures)} of {left} networks failed; run the command again to retry. The first: "

@@ -375,6 +375,7 @@ def read_experiment(
     path: str | Path,
     overrides: Mapping[str, Any] | None = None,
     split: SplitName | None = None,
+    seeds: Sequence[int] = (),
 ) -> Experiment:
     """Read an experiment (see the module's head).
 
@@ -382,6 +383,7 @@ def read_experiment(
         path: YAML file.
         overrides: Dotted settings over those of all trainings.
         split: Part that is evaluated, instead of the file's.
+        seeds: Of all trainings, instead of the file's.
 
     Raises:
         ConfigError: If the file cannot be read, a key is unknown, or a value does not fit.
@@ -399,6 +401,10 @@ def read_experiment(
         if str(error).startswith(str(path)):
             raise
         raise ConfigError(f"{path}: {error}") from error
+    if seeds:
+        methods = {name: replace(one, seeds=()) for name, one in experiment.methods.items()}
+        chosen = _seeds(list(seeds), "seeds")
+        experiment = replace(experiment, seeds=chosen, methods=methods)
     return experiment if split is None else replace(experiment, split=split)
 
 

@@ -72,6 +72,11 @@ def test_a_dry_run_prints_the_commands(config, root, tmp_path):
     evaluations = other.stdout.splitlines()[1::2]
     assert all("--split train" in line for line in evaluations)
     assert "train-uniform-32x32.json" in evaluations[0]
+    two = run(config, "--root", root, "-o", tmp_path / "out", "--dry-run", "--seeds", "3,5")
+    recipes = [
+        line[line.index("--config") + 1] for line in map(shlex.split, two.stdout.splitlines()[::2])
+    ]
+    assert [yaml.safe_load(Path(r).read_text())["run"]["seed"] for r in recipes] == [3, 3, 5, 5]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,7 @@ def test_a_dry_run_prints_the_commands(config, root, tmp_path):
         (["--partial"], 1, "There is nothing to report"),
         (["-j", "0"], 2, "x>=1"),
         (["--device", "cuda:0,cuda:1"], 2, "give -j 2"),
+        (["--seeds", "-1"], 1, "whole numbers from 0"),
         (["--split", "test"], 1, "no items for the part 'test'"),
     ],
 )
