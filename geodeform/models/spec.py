@@ -104,6 +104,15 @@ class InputScaling:
         if not all(math.isfinite(v) and v > 0 for v in self.std):
             raise ConfigError(f"scaling.std must be above 0, not {self.std}.")
 
+    def is_close(self, other: InputScaling) -> bool:
+        """Whether both differ by less than a grey level of 8 bits, as rounded constants do."""
+        mine, theirs = (*self.mean, *self.std), (*other.mean, *other.std)
+        return (
+            self.max_value == other.max_value
+            and len(mine) == len(theirs)
+            and all(abs(a - b) < 1 / 255 for a, b in zip(mine, theirs, strict=True))
+        )
+
 
 def default_scaling(architecture: str, n_bands: int, *, max_value: float = 255.0) -> InputScaling:
     """Return the scaling that the architecture's ImageNet weights were trained with.

@@ -416,13 +416,19 @@ def class_weights(
 
 def _as_teacher(teacher: DeformSegmenter, spec: ModelSpec) -> DeformSegmenter:
     """Check that a model can teach another, and freeze it."""
-    for what in ("classes", "bands", "scaling"):
-        theirs, ours = getattr(teacher.spec, what), getattr(spec, what)
-        names = ("names", theirs.names, ours.names) if what == "classes" else (what, theirs, ours)
-        if names[1] != names[2]:
+    its = teacher.spec
+    pairs = {
+        "classes": (its.classes.names, spec.classes.names),
+        "bands": (its.bands, spec.bands),
+        "scaling": (its.scaling, spec.scaling),
+    }
+    for what, (theirs, ours) in pairs.items():
+        # scalings of two versions may be rounded otherwise, as the packaged model's is
+        same = its.scaling.is_close(spec.scaling) if what == "scaling" else theirs == ours
+        if not same:
             raise ConfigError(
-                f"The teacher {teacher.name} cannot teach this model: its {what} are {names[1]}, "
-                f"the model's are {names[2]}."
+                f"The teacher {teacher.name} cannot teach this model: its {what} are {theirs}, "
+                f"the model's are {ours}."
             )
     if "uniform" not in teacher.spec.samplers:
         raise ConfigError(

@@ -829,6 +829,16 @@ def test_a_resumed_student_has_its_teacher_and_draws_the_same_points(config, tea
     assert same_weights(whole.model, resumed.model)
 
 
+def test_a_teacher_may_be_scaled_by_rounded_constants(config, teacher, tmp_path):
+    model = load_model(teacher)
+    scaling = model.spec.scaling
+    rounded = replace(scaling, mean=tuple(round(v, 3) for v in scaling.mean))
+    assert rounded != scaling
+    model.spec = replace(model.spec, scaling=rounded)
+    save_model(model, tmp_path / "rounded.safetensors")
+    train(config.merged({"loss.teacher": str(tmp_path / "rounded.safetensors")}))
+
+
 def changed_classes(spec):
     names = (*spec.classes.names[:-1], "Sea")
     return replace(spec, classes=ClassScheme(names, spec.classes.colours))
