@@ -133,6 +133,9 @@ class ModelConfig:
             net looks further than the paper's 7 pixels of the view: 1 to 4 see 11, 19, 35 and 67.
         scale_aware: Whether the segmenter also gets how far apart the samples lie, along rows and
             columns: beyond the paper.
+        error_net: Whether a small network beside learns what the segmenter gets wrong at which
+            budget, so that a scene's budget can be allocated to its windows: beyond the paper. It
+            changes nothing else; train with a wide range of ``sizes``.
         sample_mode: ``area`` averages source pixels into a sample (mip-mapped), ``bilinear`` reads
             points.
         uniform_share: Share of batches that a learned sampler trains with uniform sampling, so
@@ -160,6 +163,7 @@ class ModelConfig:
     density_coords: bool = False
     density_context: int = 0
     scale_aware: bool = False
+    error_net: bool = False
     sample_mode: Literal["area", "bilinear"] = "area"
     uniform_share: float | None = None
     edge_radius: float = 2.0

@@ -38,6 +38,11 @@ class SceneMapper:
         scene: The open scene.
         predictor: Predicts the plan's windows.
         scheme: The model's classes.
+
+    Attributes:
+        predicted: Windows predicted so far.
+        skipped: Windows without data.
+        sampled_pixels: Pixels that the network saw.
     """
 
     def __init__(self, scene: Scene, predictor: WindowPredictor, scheme: ClassScheme) -> None:
@@ -45,6 +50,7 @@ class SceneMapper:
         self.plan: SegmentationPlan = predictor.plan
         self.scheme = scheme
         self.predicted = 0
+        self.sampled_pixels = 0
         self.skipped = 0
         self.samples = SampledPoints(scene, self.plan)
         self.sketch: list[NDArray[np.float32]] = []
@@ -56,11 +62,6 @@ class SceneMapper:
             if self.plan.crs is not None
             else None
         )
-
-    @property
-    def sampled_pixels(self) -> int:
-        """Pixels that the network saw."""
-        return self.predicted * math.prod(self.plan.sample_size)
 
     def run(
         self,
@@ -121,6 +122,7 @@ class SceneMapper:
                     mosaic.skip(index)
                 else:
                     self.predicted += 1
+                    self.sampled_pixels += math.prod(self.plan.size_of(index))
                     mosaic.feed(index, prediction)
                     if field is not None:
                         field.feed(index, prediction.samples)
@@ -168,8 +170,7 @@ class SceneMapper:
             self._areas += line * area
 
     def _sketch_step(self) -> int:
-        h, w = self.plan.sample_size
-        return max(1, math.ceil(math.sqrt(len(self.plan.active) * h * w / _SKETCH_POINTS)))
+        return max(1, math.ceil(math.sqrt(self.plan.sampled_pixels / _SKETCH_POINTS)))
 
     def _keep(self, index: int, prediction: WindowPrediction, step: int, every: bool) -> None:
         """Keep a few sampled positions for the picture, and all of them where asked for."""

@@ -42,7 +42,7 @@ from geodeform.geo.styling import add_styles, write_styles
 from geodeform.geo.vector import check_placeable, polygonize, write_points, write_polygons
 from geodeform.mapping import SceneMapper
 from geodeform.models.deform_segmenter import DeformSegmenter
-from geodeform.planning import SegmentationPlan
+from geodeform.planning import SegmentationPlan, Shapes
 from geodeform.predict import WindowPredictor
 from geodeform.publish import (
     model_item_path,
@@ -83,6 +83,10 @@ def segment_scene(
     model: PathLike | DeformSegmenter | None = None,
     budget: str | float | Budget | None = None,
     sampler: str | None = None,
+    allocation: str | None = None,
+    focus: Shapes | None = None,
+    focus_classes: Sequence[str] = (),
+    priority: PathLike | None = None,
     output: PathLike | None = None,
     confidence: PathLike | None = None,
     density: PathLike | None = None,
@@ -116,6 +120,13 @@ def segment_scene(
         budget: ``"1.5%"`` of the pixels (or 0.015), ``"128"`` (x128) samples a window, ``"2MP"``
             in total; the model's own if None.
         sampler: ``"learned"`` or ``"uniform"``; the model's default if None.
+        allocation: ``"even"``: every window gets the same number of samples; ``"need"``: the budget
+            goes to the windows where it is expected to take away most errors, by the model's error
+            net (see :mod:`geodeform.allocation`). ``"need"`` if None where the model can.
+        focus: Area that more of the budget goes to, given like ``aoi``: an error there counts
+            :data:`geodeform.priority.FOCUS_WEIGHT` times.
+        focus_classes: Names of classes whose errors count so; the allocation follows them.
+        priority: Raster of weights ≥ 0, of any CRS and resolution: what an error counts where.
         output: Class raster to write (``.tif``). Without it nothing is written for the rasters and
             labels, confidence and density come back in memory.
         confidence: Confidence raster to write (``.tif``).
@@ -172,7 +183,9 @@ def segment_scene(
         outputs = stack.enter_context(
             OutputSet(
                 overwrite=overwrite,
-                inputs=[p for p in (source, model, aoi) if isinstance(p, str | Path)],
+                inputs=[
+                    p for p in (source, model, aoi, focus, priority) if isinstance(p, str | Path)
+                ],
             )
         )
         staged = {
@@ -190,6 +203,10 @@ def segment_scene(
                 nodata=nodata,
                 budget=budget,
                 sampler=sampler,
+                allocation=allocation,
+                focus=focus,
+                focus_classes=focus_classes,
+                priority=priority,
                 gsd=gsd,
                 overlap=overlap,
                 stretch=stretch,
@@ -366,7 +383,7 @@ def estimate(
             _probe(predictor, chosen)
             spent = time.perf_counter() - began
     columns = plan.windows.grid_shape[1]
-    h, w = plan.sample_size
+    h, w = plan.sizes_used[-1]
     live = 2 * columns * h * w * 4 * (run.network.spec.n_classes + 3)
     block = 256 * plan.shape[1] * 2
     return Estimate(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -32,9 +33,13 @@ from geodeform.geo.raster import Gcps
 from geodeform.geo.scene import Scaling, Scene
 from geodeform.geo.vector import read_shapes
 from geodeform.geo.windows import WindowPlan, plan_windows
+from geodeform.models.spec import nearest_names
+from geodeform.priority import Priority
 
 if TYPE_CHECKING:
     from geodeform.models.spec import ModelSpec
+
+Shapes: TypeAlias = "str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry"
 
 _ZERO_SHARE = 0.01  # more black pixels than this look like a forgotten nodata value
 _SCALE_TOLERANCE = 1.25  # resolutions within this ratio of the model's count as the same
@@ -49,8 +54,11 @@ class SegmentationPlan:
         region: The mapped part of the scene, in scene pixels.
         windows: Windows over the region; offsets count from the region's corner.
         active: Indices of the windows that touch the area of interest.
-        sample_size: (h, w) samples of every window.
+        sample_size: (h, w) samples of every window, or where ``sizes`` are given, of a window that
+            gets an even part of them.
         low_res_size: (hd, wd) of the low-resolution view of every window.
+        full_window: (H, W) of the model's own window in scene pixels; windows are smaller where the
+            scene is.
         sampler: ``"learned"``, ``"uniform"`` or ``"interpolation"``.
         budget: What was asked for.
         scaling: How raw values become 0…1.
@@ -61,6 +69,9 @@ class SegmentationPlan:
         crs: CRS of the frame, or None.
         aoi: Area of interest in the scene's CRS, or None.
         notes: Sentences that the user should read.
+        priority: What an error counts where, and of which class; None where all count the same.
+        sizes: (h, w) samples of each window of ``active`` where these differ, in its order; see
+            :mod:`geodeform.allocation`. Empty where all get ``sample_size``.
     """
 
     scene: str
@@ -69,6 +80,7 @@ class SegmentationPlan:
     active: tuple[int, ...]
     sample_size: tuple[int, int]
     low_res_size: tuple[int, int]
+    full_window: tuple[float, float]
     sampler: str
     budget: Budget
     scaling: Scaling
@@ -77,6 +89,26 @@ class SegmentationPlan:
     crs: CRS | None
     aoi: BaseGeometry | None = None
     notes: tuple[str, ...] = field(default=())
+    priority: Priority | None = None
+    sizes: tuple[tuple[int, int], ...] = field(default=())
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(h, w) samples of window ``index``, one of :attr:`active`."""
+        return self._size_of.get(index, self.sample_size)
+
+    @cached_property
+    def _size_of(self) -> dict[int, tuple[int, int]]:
+        return dict(zip(self.active, self.sizes, strict=True)) if self.sizes else {}
+
+    @property
+    def sizes_used(self) -> tuple[tuple[int, int], ...]:
+        """The different (h, w) of all windows, from few samples to many."""
+        return tuple(sorted(set(self.sizes) or {self.sample_size}, key=math.prod))
+
+    def shown_size(self) -> str:
+        """Samples of a window in words: ``128x128``, or ``32x32 to 192x192``."""
+        used = self.sizes_used
+        return " to ".join(f"{h}x{w}" for h, w in dict.fromkeys((used[0], used[-1])))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -91,12 +123,13 @@ class SegmentationPlan:
     @property
     def sampled_pixels(self) -> int:
         """Samples over all active windows."""
-        return len(self.active) * self.sample_size[0] * self.sample_size[1]
+        return sum(math.prod(self.size_of(index)) for index in self.active)
 
     @property
     def density_factor(self) -> int:
         """Scene pixels per cell of the density raster: about the mean sample spacing."""
-        return max(1, round(math.sqrt(math.prod(self.window_size) / math.prod(self.sample_size))))
+        samples = self.sampled_pixels / len(self.active)
+        return max(1, round(math.sqrt(math.prod(self.window_size) / samples)))
 
     @property
     def share(self) -> float:
@@ -132,12 +165,22 @@ class SegmentationPlan:
         inside = self.inside(window)
         return known if inside is None else known & inside
 
-    def inside(self, window: Window) -> NDArray[np.bool_] | None:
-        """Where a block of the region lies inside the area of interest; None for everywhere."""
+    def inside(
+        self, window: Window, cells: tuple[int, int] | None = None
+    ) -> NDArray[np.bool_] | None:
+        """Where a block of the region lies inside the area of interest; None for everywhere.
+
+        Args:
+            window: The block, in pixels of the region.
+            cells: (h, w) that it is divided in; its pixels where None.
+        """
         if self.aoi is None:
             return None
         transform = compose(self.frame, Affine.translation(window.col_off, window.row_off))
         shape = (int(window.height), int(window.width))
+        if cells is not None:
+            cell = Affine.scale(shape[1] / cells[1], shape[0] / cells[0])
+            transform, shape = compose(transform, cell), cells
         mask: NDArray[np.bool_] = geometry_mask([self.aoi], shape, transform, invert=True)
         return mask
 
@@ -152,7 +195,10 @@ def plan_segmentation(
     overlap: float = 0.125,
     stretch: str | tuple[float, float] = "auto",
     bbox: Sequence[float] | None = None,
-    aoi: str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | None = None,
+    aoi: Shapes | None = None,
+    focus: Shapes | None = None,
+    focus_classes: Sequence[str] = (),
+    priority: str | Path | None = None,
 ) -> SegmentationPlan:
     """Decide windows, sampled size and scaling for a scene.
 
@@ -170,6 +216,9 @@ def plan_segmentation(
             part is mapped, its edges snapped outward to whole pixels.
         aoi: Area of interest (vector file, GeoDataFrame or geometry in the scene's CRS): its
             bounding box is mapped and pixels outside it are nodata.
+        focus: Area that more of the budget goes to, given like an area of interest.
+        focus_classes: Names of classes, in any case, that more of the budget goes to.
+        priority: Raster of weights ≥ 0, in any CRS: what an error counts at each place.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -187,6 +236,19 @@ def plan_segmentation(
     if scene.bands_guessed:
         notes.append(f"{scene.band_note}.".capitalize())
     area = _read_aoi(aoi, name, scene.shape, frame, crs, notes)
+    wanted_area = None if focus is None else _read_aoi(focus, name, scene.shape, frame, crs, notes)
+    if wanted_area is not None and not _touches(
+        Window(0, 0, scene.shape[1], scene.shape[0]), frame, wanted_area
+    ):
+        raise SceneError(f"The area in focus lies outside {name}.")
+    steered = _priority(
+        wanted_area,
+        focus_classes,
+        priority,
+        spec,
+        frame,
+        crs,
+    )
     region = plan_region(name, scene.shape, frame, bbox, area)
     if (zero := scene.zero_share(region)) > _ZERO_SHARE:
         notes.append(
@@ -208,6 +270,7 @@ def plan_segmentation(
     if (region.col_off, region.row_off) != (0, 0):  # else bit-equal to the scene's
         corner = Affine.translation(region.col_off, region.row_off)
         transform, frame = compose(transform, corner), compose(frame, corner)
+        steered = None if steered is None else replace(steered, frame=frame)
     active = tuple(
         i for i in range(len(windows)) if area is None or _touches(windows[i], frame, area)
     )
@@ -230,6 +293,7 @@ def plan_segmentation(
         active=active,
         sample_size=size,
         low_res_size=low_res,
+        full_window=full,
         sampler=sampler,
         budget=wanted,
         scaling=Scaling.for_scene(scene, spec.scaling.max_value, stretch, region),
@@ -238,7 +302,31 @@ def plan_segmentation(
         crs=crs,
         aoi=area,
         notes=tuple(notes),
+        priority=steered,
     )
+
+
+def _priority(
+    area: BaseGeometry | None,
+    classes: Sequence[str],
+    raster: str | Path | None,
+    spec: ModelSpec,
+    frame: Affine,
+    crs: CRS | None,
+) -> Priority | None:
+    """What the user wants more of; None where nothing is said."""
+    named = {name.casefold(): name for name in spec.classes.names}
+    for name in classes:
+        if name.casefold() not in named:
+            raise ConfigError(
+                f"The model has no class '{name}'{nearest_names(name, list(spec.classes.names))}; "
+                f"it has {', '.join(spec.classes.names)}."
+            )
+    if area is None and raster is None and not classes:
+        return None
+    path = None if raster is None else Path(raster)
+    known = tuple(dict.fromkeys(named[name.casefold()] for name in classes))
+    return Priority(frame, crs, area=area, raster=path, classes=known)
 
 
 def _check_sampler(sampler: str, spec: ModelSpec) -> None:
@@ -355,7 +443,7 @@ def plan_region(
 
 
 def _read_aoi(
-    aoi: str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | None,
+    aoi: Shapes | None,
     name: str,
     shape: tuple[int, int],
     frame: Affine,

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +27,11 @@ from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.planning import SegmentationPlan
 
 Block = tuple[int, int]
+Found = TypeVar("Found")
 
 _BATCH_SAMPLES = 1 << 18  # sampled pixels that go through the network at once (16 of 128²)
 _BATCH_BYTES = 128 << 20  # full-resolution pixels that a batch may hold
+_SORTED_WINDOWS = 64  # at least so many are sorted by size
 _MAX_READ_LEVEL = 5  # reads are decimated by at most 2⁵
 
 
@@ -112,10 +116,6 @@ class WindowPredictor:
         self._mean = torch.tensor(spec.scaling.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(spec.scaling.std, device=device).view(1, -1, 1, 1)
         self._sampler = plan.sampler
-        h, w = plan.sample_size
-        H, W = plan.window_size
-        bands = len(spec.bands)
-        self.batch = max(1, min(_BATCH_SAMPLES // (h * w), _BATCH_BYTES // (H * W * bands * 4)))
 
     def __enter__(self) -> WindowPredictor:
         return self
@@ -123,13 +123,37 @@ class WindowPredictor:
     def __exit__(self, *error: object) -> None:
         self._reader.shutdown(cancel_futures=True)
 
+    def batches(self, indices: Sequence[int]) -> list[list[int]]:
+        """Windows that go through the network at once: of one size, and no batch too large.
+
+        Where sizes differ, a few rows of windows are sorted by size, so that batches are full and
+        still near each other: the mosaic waits for complete rows.
+        """
+        H, W = self.plan.window_size
+        most = _BATCH_BYTES // (H * W * len(self.model.spec.bands) * 4)
+        found: list[list[int]] = []
+        groups = [list(indices)]
+        if len(self.plan.sizes_used) > 1:
+            columns = self.plan.windows.grid_shape[1]
+            rows = max(1, _SORTED_WINDOWS // columns)
+            groups = [list(group) for _, group in groupby(indices, lambda i: i // columns // rows)]
+        for group in groups:
+            for size in self.plan.sizes_used:
+                same = [index for index in group if self.plan.size_of(index) == size]
+                n = max(1, min(_BATCH_SAMPLES // math.prod(size), most))
+                found += [same[i : i + n] for i in range(0, len(same), n)]
+        return found
+
     def predict(self, indices: Sequence[int]) -> Iterator[tuple[int, WindowPrediction | None]]:
         """Yield (index, prediction) for the windows ``indices``, in order.
 
         A window without a single pixel of data gives None: it is skipped, not predicted.
         While a batch is segmented, the next one is read.
         """
-        batches = [list(indices[i : i + self.batch]) for i in range(0, len(indices), self.batch)]
+        yield from _in_order(indices, self._predict(self.batches(indices)))
+
+    def _predict(self, batches: list[list[int]]) -> Iterator[tuple[int, WindowPrediction | None]]:
+        """Yield (index, prediction) batch after batch."""
         if not batches:
             return
         look_read = self._reader.submit(self._read_views, batches[0])
@@ -152,8 +176,11 @@ class WindowPredictor:
 
         Only low-resolution views are read. A window without a single pixel of data gives None.
         """
+        yield from _in_order(indices, self._place(self.batches(indices)))
+
+    def _place(self, batches: list[list[int]]) -> Iterator[tuple[int, WindowSamples | None]]:
+        """Yield (index, where it would be sampled) batch after batch."""
         size = self.plan.window_size
-        batches = [list(indices[i : i + self.batch]) for i in range(0, len(indices), self.batch)]
         views = [self._reader.submit(self._read_views, batch) for batch in batches[:1]]
         for number, batch in enumerate(batches):
             read = dict(zip(batch, views.pop().result(), strict=True))
@@ -171,6 +198,31 @@ class WindowPredictor:
             }
             for index in batch:
                 yield index, samples.get(index)
+
+    def expect(
+        self, indices: Sequence[int], sizes: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """Yield (indices, expected errors) for batches of the windows ``indices``.
+
+        Only low-resolution views are read. Windows without a single pixel of data are left out.
+
+        Args:
+            indices: The windows' numbers in the plan.
+            sizes: Samples (h, w) to consider.
+
+        Returns:
+            For B windows (B, S, n_classes, gy, gx) as of
+            :meth:`geodeform.models.deform_segmenter.DeformSegmenter.expected_errors`.
+        """
+        for batch in self.batches(indices):
+            read = zip(batch, self._read_views(batch), strict=True)
+            seen = {index: view for index, view in read if view is not None}
+            if not seen:
+                continue
+            with torch.inference_mode():
+                views = self._normalise(self._to_device(list(seen.values())))
+                shares = self.model.expected_errors(views, sizes)
+            yield list(seen), shares.cpu().numpy()
 
     def _read_views(self, indices: list[int]) -> list[NDArray[np.float32] | None]:
         """Low-resolution views, or None for windows without data."""
@@ -191,14 +243,16 @@ class WindowPredictor:
             indices: The windows' numbers in the plan.
             views: Their low-resolution views, each (C, hd, wd) of 0…1.
         """
-        size = self.plan.sample_size
         if not indices:
-            return Look([], torch.empty(0, *size, 2), [])
+            return Look([], torch.empty(0, *self.plan.sample_size, 2), [])
+        size = self.plan.size_of(indices[0])  # of all of a batch
         if self._sampler != "learned":
             grid = uniform_grid(len(indices), size, device=self.device)
             return Look(indices, grid, [0] * len(indices))
         with torch.inference_mode():
-            grid = self.model.place(self._normalise(self._to_device(views)), size).grid
+            grid = self.model.place(
+                self._normalise(self._to_device(views)), size, priority=self._priority(indices)
+            ).grid
             levels = [0] * len(indices)
             if self.model.spec.sample_mode == "area":
                 # The mip level that the densest place needs is the finest worth reading.
@@ -206,11 +260,19 @@ class WindowPredictor:
                 levels = [min(max(math.floor(v), 0), _MAX_READ_LEVEL) for v in finest.tolist()]
         return Look(indices, grid, levels)
 
+    def _priority(self, indices: list[int]) -> torch.Tensor | None:
+        """Weights (B, 1, hd, wd) of the views' pixels; None where all count the same."""
+        plan = self.plan
+        if plan.priority is None or plan.priority.is_even:
+            return None
+        weights = [plan.priority.weights(plan.windows[k], plan.low_res_size) for k in indices]
+        return self._to_device(weights).unsqueeze(1)
+
     def _read_images(self, look: Look) -> list[NDArray[np.float32]]:
         images = []
         for index, level in zip(look.indices, look.levels, strict=True):
             if self._averaged:
-                shape = self.plan.sample_size
+                shape = self.plan.size_of(index)
             else:
                 H, W = self.plan.window_size
                 shape = (math.ceil(H / 2**level), math.ceil(W / 2**level))
@@ -254,8 +316,10 @@ class WindowPredictor:
             return self._normalise(self._to_device(images))
         if self._sampler == "interpolation":
             resized = [
-                self.model.resize(self._normalise(self._to_device([image])), self.plan.sample_size)
-                for image in images
+                self.model.resize(
+                    self._normalise(self._to_device([image])), self.plan.size_of(index)
+                )
+                for index, image in zip(look.indices, images, strict=True)
             ]
             return torch.cat(resized)
         sampled = [
@@ -272,3 +336,17 @@ class WindowPredictor:
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Values of 0…1 → the model's mean and deviation."""
         return (images - self._mean) / self._std
+
+
+def _in_order(
+    indices: Sequence[int], found: Iterator[tuple[int, Found]]
+) -> Iterator[tuple[int, Found]]:
+    """Yield what comes by index in the order of ``indices``, as soon as it is there."""
+    waiting: dict[int, Found] = {}
+    wanted = iter(indices)
+    following = next(wanted, None)
+    for index, one in found:
+        waiting[index] = one
+        while following is not None and following in waiting:
+            yield following, waiting.pop(following)
+            following = next(wanted, None)

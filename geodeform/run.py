@@ -6,7 +6,7 @@ import datetime
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import torch
 import xarray as xr
 from rasterio.errors import NotGeoreferencedWarning
 
+from geodeform.allocation import allocate_windows
 from geodeform.device import resolve_device
-from geodeform.errors import OutputError, SceneError
+from geodeform.errors import ConfigError, OutputError, SceneError
 from geodeform.geo.raster import GDAL_CACHE_BYTES
 from geodeform.geo.scene import Scene
 from geodeform.models.deform_segmenter import DeformSegmenter
@@ -61,6 +62,7 @@ def begin_run(
     device: str | torch.device,
     bands: Sequence[int] | None,
     nodata: float | None,
+    allocation: str | None = None,
     **settings: Any,
 ) -> Iterator[Run]:
     """Load the model (the packaged one if None), open the scene, plan; for a ``with`` statement.
@@ -71,6 +73,7 @@ def begin_run(
         device: As there.
         bands: As there.
         nodata: As there.
+        allocation: As there.
         **settings: Those of :func:`geodeform.planning.plan_segmentation`.
 
     Raises:
@@ -83,7 +86,28 @@ def begin_run(
         _open_scene(source, network, bands, nodata) as scene,
     ):
         plan = plan_segmentation(scene, network.spec, **settings)
-        yield Run(scene, network.eval(), target, plan)
+        run = Run(scene, network.eval(), target, plan)
+        if allocation is None:
+            allocation = "need" if network.spec.error_net else "even"
+        if allocation not in ("even", "need"):
+            raise ConfigError(f"Unknown allocation '{allocation}': use 'even' or 'need'.")
+        if plan.priority is not None:
+            _check_priority(plan, network, allocation)
+        if allocation == "need":
+            with run.predictor() as predictor:
+                run = replace(run, plan=allocate_windows(predictor))
+        yield run
+
+
+def _check_priority(plan: SegmentationPlan, network: DeformSegmenter, allocation: str) -> None:
+    """Check that something can follow what the user wants more of."""
+    inside = plan.sampler == "learned" and network.grid_net is None
+    if allocation == "need" or (inside and plan.priority is not None and not plan.priority.is_even):
+        return
+    raise ConfigError(
+        "Nothing can follow the focus or priority: a class needs the allocation 'need', an area or "
+        "a raster needs that or a learned density."
+    )
 
 
 def _open_scene(
@@ -117,10 +141,12 @@ def run_tags(run: Run) -> dict[str, str]:
         "model_licence": spec.licence,
         "classes": ", ".join(f"{k}={n}" for k, n in enumerate(spec.classes.names)),
         "budget": str(plan.budget),
+        "allocation": "need" if plan.sizes else "even",
+        **({} if plan.priority is None else {"priority": plan.priority.describe()}),
         "sampler": plan.sampler,
         "sampled_share": f"{plan.share:.6f}",
         "window_px": f"{plan.window_size[0]}x{plan.window_size[1]}",
-        "sample_size": f"{plan.sample_size[0]}x{plan.sample_size[1]}",
+        "sample_size": plan.shown_size(),
         "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",
         "scaling": plan.scaling.describe(),
     }

@@ -30,7 +30,7 @@ from geodeform.geo.outputs import RASTER_SUFFIXES, VECTOR_SUFFIXES, OutputSet
 from geodeform.geo.styling import add_styles, write_styles
 from geodeform.geo.vector import check_placeable, write_points
 from geodeform.models.deform_segmenter import DeformSegmenter
-from geodeform.planning import SegmentationPlan
+from geodeform.planning import SegmentationPlan, Shapes
 from geodeform.run import (
     PathLike,
     Progress,
@@ -100,6 +100,10 @@ def density_map(
     model: PathLike | DeformSegmenter | None = None,
     budget: str | float | Budget | None = None,
     sampler: str | None = None,
+    allocation: str | None = None,
+    focus: Shapes | None = None,
+    focus_classes: Sequence[str] = (),
+    priority: PathLike | None = None,
     output: PathLike | None = None,
     samples: PathLike | bool | None = None,
     bands: Sequence[int] | None = None,
@@ -122,6 +126,10 @@ def density_map(
         model: As there.
         budget: As there.
         sampler: As there.
+        allocation: As there.
+        focus: As there.
+        focus_classes: As there.
+        priority: As there.
         output: Density raster to write (``.tif``); without it the density comes back in memory.
         samples: Vector file of the sampled points to write (``.gpkg``, ``.parquet``, ``.fgb``,
             ``.geojson``), or True for a GeoDataFrame alone.
@@ -148,7 +156,9 @@ def density_map(
         outputs = stack.enter_context(
             OutputSet(
                 overwrite=overwrite,
-                inputs=[p for p in (source, model, aoi) if isinstance(p, str | Path)],
+                inputs=[
+                    p for p in (source, model, aoi, focus, priority) if isinstance(p, str | Path)
+                ],
             )
         )
         suffixes = {"density": RASTER_SUFFIXES, "samples": VECTOR_SUFFIXES}
@@ -167,6 +177,10 @@ def density_map(
                 nodata=nodata,
                 budget=budget,
                 sampler=sampler,
+                allocation=allocation,
+                focus=focus,
+                focus_classes=focus_classes,
+                priority=priority,
                 gsd=gsd,
                 overlap=overlap,
                 stretch=stretch,

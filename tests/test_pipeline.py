@@ -23,9 +23,11 @@ from scene_files import scene_file
 from shapely.geometry import box
 
 import geodeform
+from geodeform.allocation import allocate, candidate_sizes
 from geodeform.classes import NODATA_CLASS
 from geodeform.errors import ConfigError, GeodeformError, OutputError, SceneError
 from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.run import begin_run
 
 CUT = Window(900, 700, 1500, 1300)  # suburbs, a golf course, a motorway
 UTM = Affine(1.0, 0.0, 317000.25, 0.0, -1.0, 2771000.75)
@@ -661,3 +663,211 @@ def test_bad_settings_are_one_clear_sentence(
     with pytest.raises(GeodeformError, match=message) as caught:
         geodeform.segment_scene(scene, **{"model": model, **settings})
     assert "\n" not in str(caught.value)
+
+
+# --- allocation ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def needy(model: DeformSegmenter) -> DeformSegmenter:
+    """The packaged model, which expects errors where views vary, by how far apart samples lie."""
+    spec = replace(model.spec, error_net=True, window_px=(512, 512), sample_size=(64, 64))
+    spec = replace(spec, low_res_size=(32, 32), budgets=((32, 32), (64, 64), (128, 128)))
+    grown = DeformSegmenter(spec)
+    grown.load_state_dict(model.state_dict(), strict=False)
+
+    def expected_errors(views: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
+        spread = views.std((1, 2, 3)) ** 8
+        return torch.stack([spread * 8 / h for h, _ in sizes], 1)[..., None, None, None]
+
+    grown.expected_errors = expected_errors  # type: ignore[method-assign]
+    return grown.eval()
+
+
+@pytest.mark.parametrize("sampler", ["learned", "uniform"])
+def test_windows_of_mixed_sizes_are_predicted_as_alone(
+    scene: Path, needy: DeformSegmenter, sampler: str
+) -> None:
+    with begin_run(
+        scene, model=needy, device="cpu", bands=None, nodata=None, sampler=sampler,
+        allocation="even",
+    ) as run:  # fmt: skip
+        sizes = [(32, 32), (64, 64), (96, 96)]
+        plan = replace(run.plan, sizes=tuple(sizes[k % 3] for k in range(len(run.plan.active))))
+        with replace(run, plan=plan).predictor() as predictor:
+            batches = predictor.batches(plan.active)
+            assert sorted(index for batch in batches for index in batch) == list(plan.active)
+            assert max(map(len, batches)) > 1
+            mixed = list(predictor.predict(plan.active))
+            placed = list(predictor.place(plan.active))
+        assert [index for index, _ in mixed] == [index for index, _ in placed] == list(plan.active)
+        for size in sizes:
+            even = replace(run.plan, sample_size=size)
+            with replace(run, plan=even).predictor() as predictor:
+                alone = dict(predictor.predict(even.active))
+            for (index, ours), (_, samples) in zip(mixed, placed, strict=True):
+                if plan.size_of(index) != size:
+                    continue
+                np.testing.assert_allclose(
+                    ours.probabilities, alone[index].probabilities, atol=1e-5
+                )
+                np.testing.assert_array_equal(samples.positions, alone[index].samples.positions)
+        assert plan.sampled_pixels == sum(p.probabilities[0].size for _, p in mixed)
+
+
+def test_a_budget_goes_where_errors_are_expected(
+    scene: Path, needy: DeformSegmenter, tmp_path: Path
+) -> None:
+    even = geodeform.segment_scene(scene, model=needy, allocation="even", budget="64")
+    out, density = tmp_path / "map.tif", tmp_path / "density.tif"
+    need = geodeform.segment_scene(scene, model=needy, budget="64", output=out, density=density)
+    plan = need.plan
+    assert even.plan.sizes == ()
+    assert len(set(plan.sizes)) > 1
+    assert 0.8 * even.facts.sampled_pixels < need.facts.sampled_pixels <= even.facts.sampled_pixels
+    assert need.facts.sampled_pixels == plan.sampled_pixels
+    # the same by hand: views, expected errors, the cheapest fewest
+    with begin_run(
+        scene, model=needy, device="cpu", bands=None, nodata=None, budget="64", allocation="even"
+    ) as run:  # fmt: skip
+        sizes = candidate_sizes(run.plan, needy.spec)
+        assert sizes == [(32, 32), (64, 64), (96, 96), (128, 128)]
+        views = np.stack(
+            [
+                run.plan.scaling.apply(run.scene.read(run.plan.scene_window(k), (32, 32))[0])
+                for k in run.plan.active
+            ]
+        )
+        mean, std = (
+            np.array(v, np.float32).reshape(-1, 1, 1)
+            for v in (needy.spec.scaling.mean, needy.spec.scaling.std)
+        )
+        with torch.inference_mode():
+            errors = needy.expected_errors(torch.from_numpy((views - mean) / std), sizes)
+        shares = errors.sum(2).mean((2, 3)).numpy()
+        chosen = allocate(shares, np.array([h * w for h, w in sizes]), run.plan.sampled_pixels)
+    assert plan.sizes == tuple(sizes[k] for k in chosen)
+    with rasterio.open(out) as raster:
+        assert raster.tags()["allocation"] == "need"
+        assert raster.tags()["sample_size"] == plan.shown_size()
+    assert plan.shown_size().startswith("32x32 to ")
+    with rasterio.open(density) as raster:  # denser where more was given
+        values = raster.read(1)
+    assert np.nanmax(values) > 2 * np.nanmin(values)
+
+
+def test_empty_windows_get_nothing_of_the_budget(
+    pixels: NDArray[np.uint8], needy: DeformSegmenter, tmp_path: Path
+) -> None:
+    half = pixels.copy()
+    half[:, :, 700:] = 0
+    path = scene_file(tmp_path / "half.tif", half, transform=UTM, crs="EPSG:32640", nodata=0)
+    even = geodeform.segment_scene(path, model=needy, allocation="even", budget="64")
+    need = geodeform.segment_scene(path, model=needy, allocation="need", budget="64")
+    assert need.facts.windows_skipped == even.facts.windows_skipped > 0
+    assert need.facts.sampled_pixels <= even.facts.sampled_pixels
+    np.testing.assert_array_equal(need.labels == NODATA_CLASS, even.labels == NODATA_CLASS)
+
+
+def test_a_model_without_expectations_allocates_evenly(scene: Path, model: DeformSegmenter) -> None:
+    with pytest.raises(ConfigError, match="does not know how wrong it is"):
+        geodeform.segment_scene(scene, model=model, allocation="need")
+    with pytest.raises(ConfigError, match="Unknown allocation 'fair'"):
+        geodeform.segment_scene(scene, model=model, allocation="fair")
+    assert geodeform.segment_scene(scene, model=model).plan.sizes == ()
+
+
+# --- priority ------------------------------------------------------------------------------------
+
+WEST = box(*UTM * (0, 1300), *UTM * (500, 0))  # the cut's western third, in map coordinates
+SPOT = box(*UTM * (600, 760), *UTM * (760, 600))  # 160 m
+
+
+def mean_density(result: geodeform.SegmentationResult, rows: slice, columns: slice) -> float:
+    """Mean of a part of the density raster, by rows and columns of the cut."""
+    assert result.density is not None
+    factor = result.plan.density_factor
+    return float(
+        result.density[
+            tuple(slice(part.start // factor, -(-part.stop // factor)) for part in (rows, columns))
+        ].mean()
+    )
+
+
+def test_samples_move_into_the_focus(scene: Path, model: DeformSegmenter, tmp_path: Path) -> None:
+    spot, far = (slice(620, 740),) * 2, (slice(600, 1300), slice(900, 1500))
+    plain = geodeform.segment_scene(scene, model=model)
+    out, density = tmp_path / "map.tif", tmp_path / "density.tif"
+    shifted = geodeform.segment_scene(scene, model=model, focus=SPOT, output=out, density=density)
+    assert mean_density(shifted, *spot) > 1.3 * mean_density(plain, *spot)
+    assert mean_density(shifted, *far) <= 1.01 * mean_density(plain, *far)
+    assert shifted.facts.sampled_pixels == plain.facts.sampled_pixels
+    with rasterio.open(out) as raster:
+        assert raster.tags()["priority"] == "an area counts 4 times"
+
+
+def test_windows_in_focus_get_more(
+    scene: Path, needy: DeformSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alike(views: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
+        return (
+            torch.tensor([8 / h for h, _ in sizes])
+            .view(1, -1, 1, 1, 1)
+            .expand(len(views), -1, 5, 4, 4)
+        )
+
+    monkeypatch.setattr(needy, "expected_errors", alike)
+    inside, outside = ((slice(0, 1300), part) for part in (slice(0, 450), slice(750, 1500)))
+    settings = {"model": needy, "budget": "48", "sampler": "uniform"}
+    plain = geodeform.segment_scene(scene, **settings)
+    shifted = geodeform.segment_scene(scene, focus=WEST, **settings)
+    assert mean_density(shifted, *inside) > 1.2 * mean_density(plain, *inside)
+    assert mean_density(shifted, *outside) < mean_density(plain, *outside)
+
+
+def test_a_priority_raster_counts_in_any_crs(
+    scene: Path, model: DeformSegmenter, tmp_path: Path
+) -> None:
+    """The same weights as the focus, drawn in degrees, give nearly the same density."""
+    spot = gpd.GeoSeries([SPOT], crs="EPSG:32640").to_crs(4326)
+    left, bottom, right, top = spot.total_bounds
+    weights = np.full((1, 40, 40), 4, np.float32)
+    path = scene_file(
+        tmp_path / "weights.tif", weights, crs="EPSG:4326", nodata=-1,
+        transform=rasterio.transform.from_bounds(left, bottom, right, top, 40, 40),
+    )  # fmt: skip
+    ours = geodeform.segment_scene(scene, model=model, priority=path)
+    theirs = geodeform.segment_scene(scene, model=model, focus=SPOT)
+    assert ours.density is not None
+    assert theirs.density is not None
+    ratio = np.asarray(ours.density) / np.asarray(theirs.density)
+    assert np.nanquantile(ratio, 0.02) > 0.8
+    assert np.nanquantile(ratio, 0.98) < 1.25
+
+
+def test_what_cannot_be_followed_is_said(
+    scene: Path, model: DeformSegmenter, needy: DeformSegmenter, tmp_path: Path
+) -> None:
+    ok = geodeform.segment_scene(scene, model=needy, focus_classes=["road", "WATER"])
+    assert ok.plan.priority is not None
+    assert ok.plan.priority.classes == ("Road", "Water")
+    with pytest.raises(ConfigError, match=r"a class needs the allocation 'need'"):
+        geodeform.segment_scene(scene, model=model, focus_classes=["road"])
+    with pytest.raises(ConfigError, match=r"Nothing can follow"):
+        geodeform.segment_scene(scene, model=model, focus=WEST, sampler="uniform")
+    with pytest.raises(ConfigError, match=r"no class 'rode'.*Road"):
+        geodeform.segment_scene(scene, model=needy, focus_classes=["rode"])
+    with pytest.raises(SceneError, match=r"The area in focus lies outside cut\.tif"):
+        geodeform.segment_scene(scene, model=model, focus=box(0, 0, 1, 1))
+    values = np.full((1, 8, 8), -2, np.float32)
+    where = {"crs": "EPSG:32640", "transform": UTM}
+    bad = scene_file(tmp_path / "bad.tif", values, **where)
+    with pytest.raises(ConfigError, match=r"bad\.tif has the weight -2"):
+        geodeform.segment_scene(scene, model=model, priority=bad)
+    lost = scene_file(tmp_path / "lost.tif", -values, transform=UTM)
+    with pytest.raises(SceneError, match=r"lost\.tif has no CRS"):
+        geodeform.segment_scene(scene, model=model, priority=lost)
+    text = tmp_path / "text.tif"
+    text.write_text("no raster")
+    with pytest.raises(SceneError, match=r"text\.tif cannot be read as a priority"):
+        geodeform.segment_scene(scene, model=model, priority=text)

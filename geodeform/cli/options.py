@@ -180,6 +180,12 @@ def scene_options(command: Command) -> Command:
             "[default: the model's]",
         ),
         click.option(
+            "--allocation",
+            type=click.Choice(["even", "need"]),
+            help="Whether every window gets the same number of samples, or the windows where they "
+            "are expected to take away most errors get more. [default: need, where the model can]",
+        ),
+        click.option(
             "--bands",
             type=NumbersType(int),
             metavar="R,G,B",
@@ -221,6 +227,25 @@ def scene_options(command: Command) -> Command:
             type=click.Path(path_type=Path, exists=True),
             metavar="FILE",
             help="Map only inside these polygons (any vector file).",
+        ),
+        click.option(
+            "--focus",
+            type=click.Path(path_type=Path, exists=True),
+            metavar="FILE",
+            help="More of the budget goes inside these polygons (any vector file).",
+        ),
+        click.option(
+            "--focus-class",
+            "focus_classes",
+            multiple=True,
+            metavar="NAME",
+            help="More of the budget goes where this class is expected; repeat for several.",
+        ),
+        click.option(
+            "--priority",
+            type=click.Path(path_type=Path, exists=True),
+            metavar="RASTER",
+            help="What an error counts at each place: weights of 0 or more, in any CRS.",
         ),
     )
     return _with_options(command, options)

@@ -17,7 +17,9 @@ from geodeform.planning import SegmentationPlan
 _LOOK_S = 0.02  # between two looks at the memory
 
 
-def window_flops(model: DeformSegmenter, plan: SegmentationPlan, device: torch.device) -> int:
+def window_flops(
+    model: DeformSegmenter, plan: SegmentationPlan, size: tuple[int, int], device: torch.device
+) -> int:
     """Count the floating-point operations that a plan's sampler and network do for one window.
 
     Convolutions and matrix products, a multiplication and an addition each: the segmenter at the
@@ -27,7 +29,8 @@ def window_flops(model: DeformSegmenter, plan: SegmentationPlan, device: torch.d
 
     Args:
         model: In evaluation mode, on the device.
-        plan: Sampler and sizes.
+        plan: Sampler and window.
+        size: (h, w) samples.
         device: Where to run one window of zeros.
     """
     bands = model.spec.in_channels
@@ -37,10 +40,12 @@ def window_flops(model: DeformSegmenter, plan: SegmentationPlan, device: torch.d
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         if plan.sampler == "learned":
-            model.place(zeros(plan.low_res_size), plan.sample_size)
+            model.place(zeros(plan.low_res_size), size)
         elif plan.sampler == "interpolation":
-            model.resize(zeros(plan.window_size), plan.sample_size)
-        model.segment(zeros(plan.sample_size), uniform_grid(1, plan.sample_size, device=device))
+            model.resize(zeros(plan.window_size), size)
+        if plan.sizes:  # the look that decided it
+            model.expected_errors(zeros(plan.low_res_size), plan.sizes_used)
+        model.segment(zeros(size), uniform_grid(1, size, device=device))
     return int(counter.get_total_flops())
 
 

@@ -62,6 +62,7 @@ def evaluate(
     overlap: float | None = None,
     gsd: float | None = None,
     device: str | torch.device = "auto",
+    allocation: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a model on labelled scenes with one sampler and budget.
@@ -77,6 +78,7 @@ def evaluate(
         gsd: Ground sampling distance of the images in metres; the dataset's if None, and the
             model's where that is unknown.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
+        allocation: As for :func:`geodeform.segment_scene`.
         progress: Called with (windows done, windows in all, supposing images of one size).
 
     Returns:
@@ -88,7 +90,14 @@ def evaluate(
         GeodeformError: If the model or an item cannot be read.
     """
     settings = Settings.of(
-        model, data, budget=budget, sampler=sampler, overlap=overlap, gsd=gsd, device=device
+        model,
+        data,
+        budget=budget,
+        sampler=sampler,
+        overlap=overlap,
+        gsd=gsd,
+        device=device,
+        allocation=allocation,
     )
     network, way, spec = settings.network, settings.way, settings.network.spec
     counts = _Counts(spec.n_classes)
@@ -145,6 +154,7 @@ class Settings:
         way: How windows are predicted.
         overlap: Part of a window shared with each neighbour.
         gsd: Ground sampling distance in metres; None for the model's.
+        allocation: As for :func:`geodeform.segment_scene`.
     """
 
     network: DeformSegmenter
@@ -154,6 +164,7 @@ class Settings:
     way: Way
     overlap: float
     gsd: float | None
+    allocation: str | None = None
 
     @classmethod
     def of(
@@ -166,6 +177,7 @@ class Settings:
         overlap: float | None = None,
         gsd: float | None = None,
         device: str | torch.device = "auto",
+        allocation: str | None = None,
     ) -> Settings:
         """Resolve and check what :func:`evaluate` takes."""
         target = device if isinstance(device, torch.device) else resolve_device(device)
@@ -186,6 +198,7 @@ class Settings:
             way=way,
             overlap=way.overlap if overlap is None else overlap,
             gsd=data.gsd_m if gsd is None else gsd,
+            allocation=allocation,
         )
 
 
@@ -241,6 +254,7 @@ def planned_run(settings: Settings, image: NDArray[np.generic], name: str) -> It
         sampler=way.sampler_of_plan(spec),
         gsd=settings.gsd,
         overlap=settings.overlap,
+        allocation="even" if way.every_pixel else settings.allocation,
     ) as run:
         yield replace(run, plan=way.plan(run.plan, spec, settings.overlap))
 
@@ -266,14 +280,17 @@ def _evaluate_item(
         counts.budget = str(plan.budget)
         if not way.every_pixel:  # its crops are of pixels, whatever was planned
             counts.notes += _telling(plan.notes, settings)
-        size = (*plan.window_size, *plan.sample_size)
         if number == 0:
             _warm_up(run, way, labels)
-        if size not in counts.flops_of:
-            counts.flops_of[size] = window_flops(network, plan, settings.device)
+        for h, w in plan.sizes_used:
+            size = (*plan.window_size, h, w)
+            if size not in counts.flops_of:
+                counts.flops_of[size] = window_flops(network, plan, (h, w), settings.device)
         found = _predict(run, way, labels, painters, counts, _shifted(progress, number, data))
     counts.windows += len(plan.active)
-    counts.flops += len(plan.active) * counts.flops_of[size]
+    counts.flops += sum(
+        counts.flops_of[(*plan.window_size, *plan.size_of(index))] for index in plan.active
+    )
     counts.sampled_pixels += plan.sampled_pixels
     counts.scene_pixels += labels.size
     nearest = found.labels
@@ -374,7 +391,7 @@ def _predict(
 def _warm_up(run: Run, way: Way, labels: _Labels) -> None:
     """Predict and paint a batch, so that nothing is compiled or allocated on the clock."""
     with way.predictor(run, labels) as predictor:
-        for _, prediction in predictor.predict(run.plan.active[: predictor.batch]):
+        for _, prediction in predictor.predict(sorted(predictor.batches(run.plan.active)[0])):
             if prediction is not None:
                 height, width = run.plan.window_size
                 prediction.labels((0, min(height, 64)), (0, width))

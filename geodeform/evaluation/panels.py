@@ -217,10 +217,7 @@ def predict_block(
         plan = run.plan
         touching = {k: n for k in plan.active if (n := _common(plan.windows[k], area)) > 0}
         with way.predictor(run, labels) as predictor, _watch(network, not way.every_pixel) as fed:
-            batches = [
-                plan.active[k : k + predictor.batch]
-                for k in range(0, len(plan.active), predictor.batch)
-            ]
+            batches = predictor.batches(plan.active)
             indices = [k for batch in batches if touching.keys() & batch for k in batch]
             found: dict[int, WindowPrediction] = {}
             for index, prediction in predictor.predict(indices):
@@ -233,7 +230,7 @@ def predict_block(
         mosaic.feed(index, prediction)
         field.feed(index, replace(prediction, probabilities=prediction.magnification[None]))
     most = max(touching, key=lambda index: touching[index])
-    window, (h, w) = plan.windows[most], plan.sample_size
+    window, (h, w) = plan.windows[most], plan.size_of(most)
     corner = (window.col_off - area[1].start, window.row_off - area[0].start)
     seen = None
     if fed:

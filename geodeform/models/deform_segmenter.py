@@ -7,6 +7,7 @@ baselines go the same way with another first stage (:data:`geodeform.models.spec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from geodeform.deform.grid import (
 from geodeform.deform.sample import area_downsample, downsample_labels, sample_image
 from geodeform.errors import ConfigError
 from geodeform.models.density_net import DensityNet, FixedDensity
+from geodeform.models.error_net import ErrorNet, at_spacing, spacing_in_view
 from geodeform.models.grid_net import GridNet
 from geodeform.models.resizer import Resizer
 from geodeform.models.segmenters import build_segmenter
@@ -37,6 +39,7 @@ CPU_BATCH_PIXELS = 65_536
 and take up to 1.8 times as long a pixel (lite0, 16 windows of 128², one thread, idle machine)."""
 
 
+_LEAST_PRIORITY = 0.05
 _SPACINGS = 2  # channels of a network that knows the scale: along rows and along columns
 
 
@@ -124,6 +127,8 @@ class DeformSegmenter(nn.Module):
         )
         # 1.4 to 1.9 times as fast for lite0 on CPUs, and what tensor cores want.
         self.segmenter.to(memory_format=torch.channels_last)
+        # last, so that the other networks start from the same numbers with and without it
+        self.error_net = ErrorNet(spec.in_channels, spec.n_classes) if spec.error_net else None
 
     def density(self, low_res: Tensor) -> Tensor:
         """(B, C, hd, wd) low-resolution views → (B, 1, hd, wd) density, positive, sums to 1.
@@ -145,19 +150,28 @@ class DeformSegmenter(nn.Module):
         """
         return density_to_grid(density, size, kernel or self.kernel)
 
-    def place(self, low_res: Tensor, size: Size, kernel: GridKernel | None = None) -> Placement:
+    def place(
+        self,
+        low_res: Tensor,
+        size: Size,
+        kernel: GridKernel | None = None,
+        priority: Tensor | None = None,
+    ) -> Placement:
         """Decide from (B, C, hd, wd) low-resolution views where (h, w) samples lie.
 
         Args:
             low_res: The views.
             size: (h, w).
             kernel: Of equation 3, the spec's where None; a grid net has none.
+            priority: (B, 1, hd, wd) ≥ 0, by which the density is multiplied; a grid net has none.
 
         Raises:
             ConfigError: If the model has learned nothing that decides it.
         """
         if self.grid_net is None:
             density = self.density(low_res)
+            if priority is not None:  # a place without any still gets a few samples
+                density = normalise(density * priority.clamp_min(_LEAST_PRIORITY))
             return Placement(density, self.grid(density, size, kernel))
         nodes: Tensor = self.grid_net(low_res)
         # The downsampler is trained apart: nothing flows back from the segmentation.
@@ -174,6 +188,29 @@ class DeformSegmenter(nn.Module):
         small = downsample_labels(labels, low_res)
         density = edge_density(small, self.spec.n_classes, radius=self.spec.edge_radius)
         return Placement(density, self.grid(density, size, kernel))
+
+    def expected_errors(self, low_res: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Share of pixels that would be of a class and wrong, if windows got so many samples.
+
+        Args:
+            low_res: (B, C, hd, wd) views.
+            sizes: S of (h, w).
+
+        Returns:
+            (B, S, n_classes, ⌈hd/8⌉, ⌈wd/8⌉), 0…1, of each cell of 8×8 view pixels.
+
+        Raises:
+            ConfigError: If the model has no error net.
+        """
+        if self.error_net is None:
+            raise ConfigError(
+                "This model does not know how wrong it is at which budget: train one with "
+                "model.error_net, or give every window as many samples."
+            )
+        view = (low_res.shape[-2], low_res.shape[-1])
+        log_shares = self.error_net(low_res)
+        at = [at_spacing(log_shares, spacing_in_view(view, size)) for size in sizes]
+        return torch.stack(at, 1).exp().clamp(max=1)
 
     def resize(self, image: Tensor, size: Size) -> Tensor:
         """(B, C, H, W) windows at full resolution → (B, C, h, w) by the learned resizer.

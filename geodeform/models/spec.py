@@ -161,6 +161,8 @@ class ModelSpec:
             area, or "sides", as many as fit in ``sample_size`` with its own aspect (the paper's
             rule for images of varying size, see :func:`geodeform.budget.within_sides`).
         scale_aware: Whether the segmenter also gets how far apart the samples lie.
+        error_net: Whether the model also expects its errors at every budget, which allocation over
+            a scene's windows needs; see :mod:`geodeform.models.error_net`.
         density_channels: Output channels of the density net's convolutions.
         density_kernel: Side of these convolutions, odd.
         density_coords: Whether the density net gets the coordinates of its pixels too.
@@ -197,6 +199,7 @@ class ModelSpec:
     sample_mode: SampleMode = "area"
     sizing: Sizing = "area"
     scale_aware: bool = False
+    error_net: bool = False
     density_channels: tuple[int, ...] = (24, 24, 3)
     density_kernel: int = 3
     density_coords: bool = False
@@ -391,6 +394,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "sample_mode": _text,
     "sizing": _text,
     "scale_aware": _truth,
+    "error_net": _truth,
     "density_channels": lambda value: tuple(int(v) for v in value),
     "density_kernel": int,
     "density_coords": _truth,

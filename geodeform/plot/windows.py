@@ -224,7 +224,7 @@ def _look(run: Run, index: int) -> WarpedWindow:
         image = torch.from_numpy(scaled)[None]
         seen = sample_image(image, grid, mode=spec.sample_mode)[0].numpy()
     else:  # an average over each cell
-        seen = plan.scaling.apply(run.scene.read(place, plan.sample_size)[0])
+        seen = plan.scaling.apply(run.scene.read(place, plan.size_of(index))[0])
     window = plan.windows[index]
     return WarpedWindow(
         index=index,

@@ -255,12 +255,18 @@ class LossParts(NamedTuple):
         edge: The edge loss in it (of a grid net the distance to equation 2's solution), before γ;
             None where it has no part.
         teacher: The divergence from the teacher in it, before its weight; None without a teacher.
+        errors: The error net's loss in it; None without an error net.
     """
 
     total: Tensor
     segmentation: Tensor
     edge: Tensor | None
     teacher: Tensor | None = None
+    errors: Tensor | None = None
+
+    def with_errors(self, errors: Tensor) -> LossParts:
+        """Add the error net's loss, which shares no weight with the rest."""
+        return self._replace(total=self.total + errors, errors=errors)
 
 
 class DeformLoss(nn.Module):

@@ -21,13 +21,14 @@ from geodeform.config import OptimConfig, TrainConfig
 from geodeform.deform.coords import Size
 from geodeform.deform.grid import GridKernel
 from geodeform.deform.reverse import reverse_scores
-from geodeform.deform.sample import sample_labels
+from geodeform.deform.sample import area_downsample, sample_labels
 from geodeform.errors import ConfigError, GeodeformError
 from geodeform.evaluation.metrics import Confusion
 from geodeform.models.deform_segmenter import DeformSegmenter, Prediction
 from geodeform.models.density_net import FixedDensity
+from geodeform.models.error_net import error_loss, spacing_in_view
 from geodeform.models.spec import ModelSpec, Sampler
-from geodeform.training.losses import DeformLoss, LossParts
+from geodeform.training.losses import DeformLoss, LossParts, points_through_reverse_map
 from geodeform.training.schedules import gamma_at, sigma_at
 from geodeform.training.windows import Batch, Windows, to_network
 
@@ -38,6 +39,9 @@ with warnings.catch_warnings():
         from torchgeo.tasks import BaseTask  # torchgeo ≥ 0.10
     except ImportError:
         from torchgeo.trainers import BaseTask
+
+
+_ERROR_POINTS = 1024  # full-resolution places of each window that the error net learns from
 
 
 class GeodeformTask(BaseTask):
@@ -158,7 +162,7 @@ class GeodeformTask(BaseTask):
         scale the segmenter's away in every batch that has an edge loss.
         """
         m = self.model
-        for net in (m.density_net, m.grid_net, m.resizer, m.segmenter):
+        for net in (m.density_net, m.error_net, m.grid_net, m.resizer, m.segmenter):
             parameters = [] if net is None else list(net.parameters())
             if parameters and gradient_clip_val:
                 nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
@@ -210,6 +214,8 @@ class GeodeformTask(BaseTask):
             self._log("train_edge", loss.edge)
         if loss.teacher is not None:
             self._log("train_teacher", loss.teacher)
+        if loss.errors is not None:
+            self._log("train_errors", loss.errors)
         self._log("lr", self.lr_schedulers().get_last_lr()[0])
         return loss.total
 
@@ -224,6 +230,7 @@ class GeodeformTask(BaseTask):
             kernel=self.kernel,
         )
         self._check_grid(prediction, batch)
+        errors = self._error_loss(image, windows, prediction)
         view = None
         for teacher in self._teacher:
             with torch.no_grad():
@@ -233,7 +240,25 @@ class GeodeformTask(BaseTask):
         parts: LossParts = self.loss(
             prediction, labels, edge=sampler == "learned", gamma=self.gamma, teacher=view
         )
-        return parts
+        return parts if errors is None else parts.with_errors(errors)
+
+    def _error_loss(self, image: Tensor, windows: Windows, prediction: Prediction) -> Tensor | None:
+        """What the error net makes of the prediction; nothing flows back into the prediction."""
+        net = self.model.error_net
+        if net is None:
+            return None
+        view = area_downsample(image, windows["low_res"])
+        places = points_through_reverse_map(
+            prediction.logits.detach(), prediction.grid.detach(), _ERROR_POINTS
+        )
+        labels = sample_labels(windows["labels"], places.positions.unsqueeze(1)).squeeze(1)
+        return error_loss(
+            net(view),
+            spacing_in_view(windows["low_res"], windows["size"]),
+            places.positions,
+            labels,
+            places.log_probabilities.argmax(1) != labels,
+        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a gradient that is not finite spoils the weights."""
@@ -364,6 +389,7 @@ def _mean_parts(parts: list[LossParts]) -> LossParts:
         torch.stack([p.segmentation for p in parts]).mean(),
         mean([p.edge for p in parts]),
         mean([p.teacher for p in parts]),
+        mean([p.errors for p in parts]),
     )
 
 

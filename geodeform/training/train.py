@@ -290,6 +290,7 @@ def make_spec(
         sample_mode=model.sample_mode,
         sizing=sizing_of(config),
         scale_aware=model.scale_aware,
+        error_net=model.error_net,
         density_kernel=model.density_kernel,
         density_coords=model.density_coords,
         density_context=model.density_context,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -837,6 +838,22 @@ def test_a_teacher_may_be_scaled_by_rounded_constants(config, teacher, tmp_path)
     model.spec = replace(model.spec, scaling=rounded)
     save_model(model, tmp_path / "rounded.safetensors")
     train(config.merged({"loss.teacher": str(tmp_path / "rounded.safetensors")}))
+
+
+def test_an_error_net_learns_beside_and_changes_nothing_else(config, tmp_path):
+    plain = train(config)
+    config = config.merged({"model.error_net": True, "run.out": str(tmp_path / "aware")})
+    aware = train(config)
+    losses = [float(row["train_errors"]) for row in rows(aware.run) if row.get("train_errors")]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    before, after = weights_of(plain.model), weights_of(aware.model)
+    own = {name for name in after if name.startswith("error_net.")}
+    assert own
+    assert after.keys() - own == before.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+    assert read_spec(aware.model).error_net
 
 
 def changed_classes(spec):
