@@ -332,6 +332,7 @@ class Estimate:
             "windows": len(plan.active),
             "window": list(plan.window_size),
             "sample_size": list(plan.sample_size),
+            **plan.allocation(),
             "sampler": plan.sampler,
             "sampled_pixels": plan.sampled_pixels,
             "sampled_share": plan.share,

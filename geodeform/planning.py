@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -109,6 +110,16 @@ class SegmentationPlan:
         """Samples of a window in words: ``128x128``, or ``32x32 to 192x192``."""
         used = self.sizes_used
         return " to ".join(f"{h}x{w}" for h, w in dict.fromkeys((used[0], used[-1])))
+
+    def allocation(self) -> dict[str, Any]:
+        """How the budget is shared out, JSON-ready: ``allocation``, and what belongs to it."""
+        found: dict[str, Any] = {"allocation": "need" if self.sizes else "even"}
+        if self.sizes:
+            counts = Counter(self.sizes)
+            found["sample_sizes"] = {f"{h}x{w}": counts[h, w] for h, w in self.sizes_used}
+        if self.priority is not None:
+            found["priority"] = self.priority.describe()
+        return found
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -104,6 +104,7 @@ class SegmentationResult:
             "budget": str(self.plan.budget),
             "window": list(self.plan.window_size),
             "sample_size": list(self.plan.sample_size),
+            **self.plan.allocation(),
             "scaling": self.plan.scaling.describe(),
             **vars(self.facts),
             "notes": list(self.plan.notes),

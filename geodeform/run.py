@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -141,8 +142,7 @@ def run_tags(run: Run) -> dict[str, str]:
         "model_licence": spec.licence,
         "classes": ", ".join(f"{k}={n}" for k, n in enumerate(spec.classes.names)),
         "budget": str(plan.budget),
-        "allocation": "need" if plan.sizes else "even",
-        **({} if plan.priority is None else {"priority": plan.priority.describe()}),
+        **{key: _as_tag(value) for key, value in plan.allocation().items()},
         "sampler": plan.sampler,
         "sampled_share": f"{plan.share:.6f}",
         "window_px": f"{plan.window_size[0]}x{plan.window_size[1]}",
@@ -150,6 +150,10 @@ def run_tags(run: Run) -> dict[str, str]:
         "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",
         "scaling": plan.scaling.describe(),
     }
+
+
+def _as_tag(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def open_raster(path: Path, kind: str) -> xr.DataArray:

@@ -79,6 +79,7 @@ class DensityMap:
             "windows": len(plan.active),
             "window": list(plan.window_size),
             "sample_size": list(plan.sample_size),
+            **plan.allocation(),
             "sampled_pixels": plan.sampled_pixels,
             "sampled_share": plan.share,
             "density": dict(zip(("p01", "median", "p99"), low_mean_high, strict=True)),

@@ -750,6 +750,9 @@ def test_a_budget_goes_where_errors_are_expected(
     with rasterio.open(out) as raster:
         assert raster.tags()["allocation"] == "need"
         assert raster.tags()["sample_size"] == plan.shown_size()
+        assert sum(json.loads(raster.tags()["sample_sizes"]).values()) == len(plan.active)
+    assert need.summary()["sample_sizes"].keys() <= {"32x32", "64x64", "96x96", "128x128"}
+    assert even.summary()["allocation"] == "even"
     assert plan.shown_size().startswith("32x32 to ")
     with rasterio.open(density) as raster:  # denser where more was given
         values = raster.read(1)
