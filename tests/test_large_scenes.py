@@ -57,12 +57,13 @@ def tall_scene(path: Path, repeats: int) -> Path:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
-    short = run(tall_scene(tmp_path / "a.tif", 6), tmp_path / "a_map.tif", "0.4%")
-    tall = run(tall_scene(tmp_path / "b.tif", 36), tmp_path / "b_map.tif", "0.4%")
-    pixels = 2048 * 1024 * 30
+    # both larger than GDAL's cache of decoded blocks, which fills up to its 256 MiB
+    short = run(tall_scene(tmp_path / "a.tif", 80), tmp_path / "a_map.tif", "0.4%")
+    tall = run(tall_scene(tmp_path / "b.tif", 160), tmp_path / "b_map.tif", "0.4%")
+    pixels = 2048 * 1024 * 80
     growth = int(str(tall["extra"])) - int(str(short["extra"]))
     assert growth < 0.5 * pixels  # not even the map's own byte a pixel
-    assert tall["sampled_pixels"] > 4 * int(str(short["sampled_pixels"]))  # type: ignore[operator]
+    assert tall["sampled_pixels"] > 1.9 * int(str(short["sampled_pixels"]))  # type: ignore[operator]
 
 
 @pytest.mark.slow
