@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodeform.budget import Budget
+from geodeform.deform.coords import Size
 from geodeform.errors import ConfigError
 from geodeform.models.spec import ModelSpec
 from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPredictor
-
-Size = tuple[int, int]
 
 _STEP = 32  # sides of the lightest network's input are padded to multiples of this
 

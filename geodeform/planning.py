@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -28,17 +28,14 @@ from shapely.geometry.base import BaseGeometry
 
 from geodeform.budget import Budget, view_size, within_sides
 from geodeform.errors import ConfigError, SceneError
-from geodeform.geo.affine import apply, compose, frame_of
+from geodeform.geo.affine import apply, cells_transform, compose, frame_of
 from geodeform.geo.project import project_near
 from geodeform.geo.raster import Gcps
 from geodeform.geo.scene import Scaling, Scene
 from geodeform.geo.vector import read_shapes
 from geodeform.geo.windows import WindowPlan, plan_windows
-from geodeform.models.spec import nearest_names
+from geodeform.models.spec import ModelSpec, nearest_names
 from geodeform.priority import Priority
-
-if TYPE_CHECKING:
-    from geodeform.models.spec import ModelSpec
 
 Shapes: TypeAlias = "str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry"
 
@@ -187,11 +184,8 @@ class SegmentationPlan:
         """
         if self.aoi is None:
             return None
-        transform = compose(self.frame, Affine.translation(window.col_off, window.row_off))
-        shape = (int(window.height), int(window.width))
-        if cells is not None:
-            cell = Affine.scale(shape[1] / cells[1], shape[0] / cells[0])
-            transform, shape = compose(transform, cell), cells
+        shape = cells or (int(window.height), int(window.width))
+        transform = cells_transform(self.frame, window, shape)
         mask: NDArray[np.bool_] = geometry_mask([self.aoi], shape, transform, invert=True)
         return mask
 
@@ -247,19 +241,10 @@ def plan_segmentation(
     if scene.bands_guessed:
         notes.append(f"{scene.band_note}.".capitalize())
     area = _read_aoi(aoi, name, scene.shape, frame, crs, notes)
-    wanted_area = None if focus is None else _read_aoi(focus, name, scene.shape, frame, crs, notes)
-    if wanted_area is not None and not _touches(
-        Window(0, 0, scene.shape[1], scene.shape[0]), frame, wanted_area
-    ):
+    focused = _read_aoi(focus, name, scene.shape, frame, crs, notes)
+    whole = Window(0, 0, scene.shape[1], scene.shape[0])
+    if focused is not None and not _touches(whole, frame, focused):
         raise SceneError(f"The area in focus lies outside {name}.")
-    steered = _priority(
-        wanted_area,
-        focus_classes,
-        priority,
-        spec,
-        frame,
-        crs,
-    )
     region = plan_region(name, scene.shape, frame, bbox, area)
     if (zero := scene.zero_share(region)) > _ZERO_SHARE:
         notes.append(
@@ -281,7 +266,6 @@ def plan_segmentation(
     if (region.col_off, region.row_off) != (0, 0):  # else bit-equal to the scene's
         corner = Affine.translation(region.col_off, region.row_off)
         transform, frame = compose(transform, corner), compose(frame, corner)
-        steered = None if steered is None else replace(steered, frame=frame)
     active = tuple(
         i for i in range(len(windows)) if area is None or _touches(windows[i], frame, area)
     )
@@ -313,7 +297,7 @@ def plan_segmentation(
         crs=crs,
         aoi=area,
         notes=tuple(notes),
-        priority=steered,
+        priority=_priority(focused, focus_classes, priority, spec, frame, crs),
     )
 
 

@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 
 _BATCH_SAMPLES = 1 << 18  # sampled pixels that go through the network at once (16 of 128²)
 _BATCH_BYTES = 128 << 20  # full-resolution pixels that a batch may hold
-_SORTED_WINDOWS = 64  # at least so many are sorted by size
+_SORTED_WINDOWS = 64  # whole rows of about so many are sorted by size
 _MAX_READ_LEVEL = 5  # reads are decimated by at most 2⁵
 
 
@@ -181,12 +181,7 @@ class WindowPredictor:
     def _place(self, batches: list[list[int]]) -> Iterator[tuple[int, WindowSamples | None]]:
         """Yield (index, where it would be sampled) batch after batch."""
         size = self.plan.window_size
-        views = [self._reader.submit(self._read_views, batch) for batch in batches[:1]]
-        for number, batch in enumerate(batches):
-            read = dict(zip(batch, views.pop().result(), strict=True))
-            if number + 1 < len(batches):
-                views.append(self._reader.submit(self._read_views, batches[number + 1]))
-            seen = {index: view for index, view in read.items() if view is not None}
+        for batch, seen in self._views(batches):
             look = self.look(list(seen), list(seen.values()))
             samples = {
                 index: WindowSamples(
@@ -214,15 +209,24 @@ class WindowPredictor:
             For B windows (B, S, n_classes, gy, gx) as of
             :meth:`geodeform.models.deform_segmenter.DeformSegmenter.expected_errors`.
         """
-        for batch in self.batches(indices):
-            read = zip(batch, self._read_views(batch), strict=True)
-            seen = {index: view for index, view in read if view is not None}
+        for _, seen in self._views(self.batches(indices)):
             if not seen:
                 continue
             with torch.inference_mode():
                 views = self._normalise(self._to_device(list(seen.values())))
                 shares = self.model.expected_errors(views, sizes)
             yield list(seen), shares.cpu().numpy()
+
+    def _views(
+        self, batches: list[list[int]]
+    ) -> Iterator[tuple[list[int], dict[int, NDArray[np.float32]]]]:
+        """Yield batches with the low-resolution views of their windows with data, reading ahead."""
+        views = [self._reader.submit(self._read_views, batch) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            read = zip(batch, views.pop().result(), strict=True)
+            if number + 1 < len(batches):
+                views.append(self._reader.submit(self._read_views, batches[number + 1]))
+            yield batch, {index: view for index, view in read if view is not None}
 
     def _read_views(self, indices: list[int]) -> list[NDArray[np.float32] | None]:
         """Low-resolution views, or None for windows without data."""

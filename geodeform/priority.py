@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from geodeform.errors import ConfigError, SceneError
-from geodeform.geo.affine import compose
+from geodeform.geo.affine import cells_transform, compose
 
 FOCUS_WEIGHT = 4.0
 """What an error in the area, or of a class, in focus counts; elsewhere it counts 1."""
@@ -88,9 +88,7 @@ class Priority:
             window: In pixels of the region.
             shape: (h, w) cells.
         """
-        corner = Affine.translation(window.col_off, window.row_off)
-        cell = Affine.scale(window.width / shape[1], window.height / shape[0])
-        transform = compose(compose(self.frame, corner), cell)
+        transform = cells_transform(self.frame, window, shape)
         weights = np.ones(shape, np.float32)
         if self.area is not None:
             rasterize(
@@ -99,11 +97,12 @@ class Priority:
             )  # fmt: skip
         if self.raster is not None:
             found = np.full(shape, np.nan, np.float32)
+            values, place, crs = self._values
             reproject(
-                self._values[0],
+                values,
                 found,
-                src_transform=self._values[1],
-                src_crs=self._values[2],
+                src_transform=place,
+                src_crs=crs,
                 src_nodata=np.nan,
                 dst_transform=transform,
                 dst_crs=self.crs,

@@ -27,6 +27,7 @@ from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model
 from geodeform.planning import SegmentationPlan, plan_segmentation
 from geodeform.predict import WindowPredictor
+from geodeform.priority import Priority
 
 PathLike = str | Path
 
@@ -92,23 +93,21 @@ def begin_run(
             allocation = "need" if network.spec.error_net else "even"
         if allocation not in ("even", "need"):
             raise ConfigError(f"Unknown allocation '{allocation}': use 'even' or 'need'.")
-        if plan.priority is not None:
-            _check_priority(plan, network, allocation)
+        if plan.priority is not None and allocation == "even":
+            _check_priority(plan.priority, plan.sampler, network)
         if allocation == "need":
             with run.predictor() as predictor:
                 run = replace(run, plan=allocate_windows(predictor))
         yield run
 
 
-def _check_priority(plan: SegmentationPlan, network: DeformSegmenter, allocation: str) -> None:
-    """Check that something can follow what the user wants more of."""
-    inside = plan.sampler == "learned" and network.grid_net is None
-    if allocation == "need" or (inside and plan.priority is not None and not plan.priority.is_even):
-        return
-    raise ConfigError(
-        "Nothing can follow the focus or priority: a class needs the allocation 'need', an area or "
-        "a raster needs that or a learned density."
-    )
+def _check_priority(priority: Priority, sampler: str, network: DeformSegmenter) -> None:
+    """Check that samples inside windows can follow what the user wants more of."""
+    if priority.is_even or sampler != "learned" or network.grid_net is not None:
+        raise ConfigError(
+            "Nothing can follow the focus or priority: a class needs the allocation 'need', an "
+            "area or a raster needs that or a learned density."
+        )
 
 
 def _open_scene(

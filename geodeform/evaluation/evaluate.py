@@ -391,7 +391,7 @@ def _predict(
 def _warm_up(run: Run, way: Way, labels: _Labels) -> None:
     """Predict and paint a batch, so that nothing is compiled or allocated on the clock."""
     with way.predictor(run, labels) as predictor:
-        for _, prediction in predictor.predict(sorted(predictor.batches(run.plan.active)[0])):
+        for _, prediction in predictor.predict(predictor.batches(run.plan.active)[0]):
             if prediction is not None:
                 height, width = run.plan.window_size
                 prediction.labels((0, min(height, 64)), (0, width))

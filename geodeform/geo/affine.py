@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_gcps
+from rasterio.windows import Window
 
 
 def apply(transform: Affine, x: Any, y: Any) -> tuple[Any, Any]:
@@ -44,6 +45,13 @@ def compose(first: Affine, second: Affine) -> Affine:
         first.d * b + first.e * e,
         f,
     )
+
+
+def cells_transform(frame: Affine, window: Window, cells: tuple[int, int]) -> Affine:
+    """The transform of the (h, w) cells that a window of a frame's pixels is divided in."""
+    corner = Affine.translation(window.col_off, window.row_off)
+    cell = Affine.scale(window.width / cells[1], window.height / cells[0])
+    return compose(compose(frame, corner), cell)
 
 
 def frame_of(raster: Any) -> tuple[Affine, CRS | None]:
