@@ -55,6 +55,13 @@ class Run:
         """What predicts the plan's windows; a context manager."""
         return WindowPredictor(self.scene, self.network, self.plan, self.device)
 
+    def allocated(self, allocation: str) -> Run:
+        """Share the plan's budget out over its windows, as :func:`check_allocation` returned."""
+        if allocation == "even":
+            return self
+        with self.predictor() as predictor:
+            return replace(self, plan=allocate_windows(predictor))
+
 
 @contextmanager
 def begin_run(
@@ -83,22 +90,37 @@ def begin_run(
     """
     target = device if isinstance(device, torch.device) else resolve_device(device)
     network = model if isinstance(model, DeformSegmenter) else load_model(model)
+    allocation = check_allocation(allocation, network)
     with (
         rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES),
         _open_scene(source, network, bands, nodata) as scene,
     ):
         plan = plan_segmentation(scene, network.spec, **settings)
-        run = Run(scene, network.eval(), target, plan)
-        if allocation is None:
-            allocation = "need" if network.spec.error_net else "even"
-        if allocation not in ("even", "need"):
-            raise ConfigError(f"Unknown allocation '{allocation}': use 'even' or 'need'.")
         if plan.priority is not None and allocation == "even":
             _check_priority(plan.priority, plan.sampler, network)
-        if allocation == "need":
-            with run.predictor() as predictor:
-                run = replace(run, plan=allocate_windows(predictor))
-        yield run
+        yield Run(scene, network.eval(), target, plan).allocated(allocation)
+
+
+def check_allocation(allocation: str | None, network: DeformSegmenter) -> str:
+    """Return how a budget is shared out over windows: ``"even"`` or ``"need"``.
+
+    Args:
+        allocation: What was asked for; None for ``"need"`` where the model can.
+        network: The model.
+
+    Raises:
+        ConfigError: If there is none of that name, or the model cannot.
+    """
+    if allocation is None:
+        return "need" if network.spec.error_net else "even"
+    if allocation not in ("even", "need"):
+        raise ConfigError(f"Unknown allocation '{allocation}': use 'even' or 'need'.")
+    if allocation == "need" and not network.spec.error_net:
+        raise ConfigError(
+            "This model does not know how wrong it is at which budget: train one with "
+            "model.error_net, or use the allocation 'even'."
+        )
+    return allocation
 
 
 def _check_priority(priority: Priority, sampler: str, network: DeformSegmenter) -> None:

@@ -14,6 +14,7 @@ import rioxarray
 import shapely
 import torch
 from matplotlib.tri import LinearTriInterpolator, Triangulation
+from needy_model import needy_model
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -670,18 +671,7 @@ def test_bad_settings_are_one_clear_sentence(
 
 @pytest.fixture(scope="module")
 def needy(model: DeformSegmenter) -> DeformSegmenter:
-    """The packaged model, which expects errors where views vary, by how far apart samples lie."""
-    spec = replace(model.spec, error_net=True, window_px=(512, 512), sample_size=(64, 64))
-    spec = replace(spec, low_res_size=(32, 32), budgets=((32, 32), (64, 64), (128, 128)))
-    grown = DeformSegmenter(spec)
-    grown.load_state_dict(model.state_dict(), strict=False)
-
-    def expected_errors(views: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
-        spread = views.std((1, 2, 3)) ** 8
-        return torch.stack([spread * 8 / h for h, _ in sizes], 1)[..., None, None, None]
-
-    grown.expected_errors = expected_errors  # type: ignore[method-assign]
-    return grown.eval()
+    return needy_model(model)
 
 
 @pytest.mark.parametrize("sampler", ["learned", "uniform"])

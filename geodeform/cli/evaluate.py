@@ -16,6 +16,7 @@ from geodeform.cli.console import Reporter, output_console, print_json, shown_lo
 from geodeform.cli.options import (
     BudgetType,
     OutputType,
+    allocation_option,
     device_option,
     json_option,
     model_option,
@@ -64,6 +65,7 @@ _SAMPLERS = ("learned", "uniform", "interpolation", "oracle", "full")
     help="Where to sample: as learned, uniform, by a learned resizer, where the labels have edges "
     "(an oracle), or full: every pixel, in overlapping crops. [default: the model's]",
 )
+@allocation_option
 @click.option(
     "--overlap",
     type=click.FloatRange(0, 0.5),
@@ -105,6 +107,7 @@ def command(
     items: str | None,
     budget: Budget | None,
     sampler: str | None,
+    allocation: str | None,
     overlap: float | None,
     gsd: float | None,
     settings: tuple[tuple[str, Any], ...],
@@ -125,6 +128,8 @@ def command(
     """
     if sampler == "full" and budget is not None:
         raise click.UsageError("--sampler full reads every pixel: give no --budget.")
+    if sampler == "full" and allocation is not None:
+        raise click.UsageError("--sampler full reads every pixel: give no --allocation.")
     reporter = Reporter(quiet=quiet, verbose=verbose)
     try:
         from geodeform.evaluation.data import open_evaluation_data
@@ -162,6 +167,7 @@ def command(
                     overlap=overlap,
                     gsd=gsd,
                     device=target,
+                    allocation=allocation,
                     progress=progress,
                 )
         if output is not None:
@@ -183,7 +189,8 @@ def _print(result: Evaluation) -> None:
     count = len(result.items)
     heading = Text(f"{result.model} on {result.dataset} ({part}", style="bold")
     heading.append(f"{count} item{'' if count == 1 else 's'}), {result.sampler} sampling, ")
-    heading.append(f"budget {result.budget}; scores in %")
+    by_need = ", allocated by need" if result.allocation == "need" else ""
+    heading.append(f"budget {result.budget}{by_need}; scores in %")
     console.print(heading, soft_wrap=True)
     if result.oracle:
         from geodeform.evaluation.result import ORACLE_MARK

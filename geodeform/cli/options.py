@@ -163,6 +163,16 @@ def model_option(command: Command) -> Command:
     )(command)
 
 
+def allocation_option(command: Command) -> Command:
+    """How a scene's budget is shared out over its windows."""
+    return click.option(
+        "--allocation",
+        type=click.Choice(["even", "need"]),
+        help="Whether every window gets the same number of samples, or the windows where they "
+        "are expected to take away most errors get more. [default: need, where the model can]",
+    )(command)
+
+
 def scene_options(command: Command) -> Command:
     """How much is sampled, of which part, and what the file does not say: of every run."""
     options = (
@@ -179,12 +189,7 @@ def scene_options(command: Command) -> Command:
             help="Where to sample: as learned, uniform, or by a learned resizer. "
             "[default: the model's]",
         ),
-        click.option(
-            "--allocation",
-            type=click.Choice(["even", "need"]),
-            help="Whether every window gets the same number of samples, or the windows where they "
-            "are expected to take away most errors get more. [default: need, where the model can]",
-        ),
+        allocation_option,
         click.option(
             "--bands",
             type=NumbersType(int),

@@ -327,6 +327,8 @@ def _evaluate_command(
     command += ["--sampler", trial.sampler]
     if trial.budget is not None:
         command += ["--budget", shown_size(trial.budget)]
+    if trial.allocation is not None:
+        command += ["--allocation", trial.allocation]
     command += ["-o", str(work.result(trial)), "--overwrite"]
     if work.config.data.classes is not None:
         command += ["--set", f"data.classes={work.config.data.classes}"]

@@ -81,6 +81,7 @@ def _row(found: Findings, entry: Entry, one: Evaluation) -> dict[str, Any]:
         "sampler": one.sampler,
         "trained_sampler": trained_as(found.experiment, entry.method, entry.budget).model.sampler,
         "oracle": one.oracle,
+        "allocation": one.allocation,
         "held_out": " ".join(entry.fold),
         "items": " ".join(one.items),
         "seed": entry.seed,
@@ -134,6 +135,7 @@ def _cell(found: Findings, cell: Cell) -> dict[str, Any]:
         "title": found.experiment.methods[cell.method].title,
         "study": found.experiment.methods[cell.method].study,
         "oracle": one.oracle,
+        "allocation": one.allocation,
         "budget": _size(cell.budget),
         "seeds": list(cell.seeds),
         "figures": {

@@ -546,7 +546,9 @@ def learns(experiment: Experiment, method: str) -> bool:
 def way_title(experiment: Experiment, method: str) -> str:
     """How a method samples, a phrase."""
     way = way_of(experiment, method)
-    return _FIXED if way == "learned" and _is_fixed(experiment, method) else WAYS[way].title
+    title = _FIXED if way == "learned" and _is_fixed(experiment, method) else WAYS[way].title
+    by_need = experiment.methods[method].allocation == "need"
+    return f"{title}; windows get what they need" if by_need else title
 
 
 def _is_fixed(experiment: Experiment, method: str) -> bool:

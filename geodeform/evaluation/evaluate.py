@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import pairwise
@@ -24,6 +24,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from geodeform.allocation import candidate_sizes
 from geodeform.budget import Budget
 from geodeform.classes import NODATA_CLASS
 from geodeform.deform.reverse import ReverseMap
@@ -42,7 +43,7 @@ from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model
 from geodeform.planning import SegmentationPlan
 from geodeform.predict import Block, WindowPrediction
-from geodeform.run import PathLike, Progress, Run, begin_run
+from geodeform.run import PathLike, Progress, Run, begin_run, check_allocation
 from geodeform.training.windows import used_area
 
 logger = logging.getLogger("geodeform")
@@ -78,7 +79,7 @@ def evaluate(
         gsd: Ground sampling distance of the images in metres; the dataset's if None, and the
             model's where that is unknown.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
-        allocation: As for :func:`geodeform.segment_scene`.
+        allocation: As for :func:`geodeform.segment_scene`; what it takes is in the cost.
         progress: Called with (windows done, windows in all, supposing images of one size).
 
     Returns:
@@ -115,6 +116,7 @@ def evaluate(
         sampler=way.name,
         oracle=way.sees_labels,
         budget=counts.budget,
+        allocation=settings.allocation,
         overlap=settings.overlap,
         sizes=tuple(sorted(counts.flops_of)),
         notes=tuple(dict.fromkeys(notes)),
@@ -154,7 +156,7 @@ class Settings:
         way: How windows are predicted.
         overlap: Part of a window shared with each neighbour.
         gsd: Ground sampling distance in metres; None for the model's.
-        allocation: As for :func:`geodeform.segment_scene`.
+        allocation: How the budget is shared out over windows, ``"even"`` or ``"need"``.
     """
 
     network: DeformSegmenter
@@ -164,7 +166,7 @@ class Settings:
     way: Way
     overlap: float
     gsd: float | None
-    allocation: str | None = None
+    allocation: str
 
     @classmethod
     def of(
@@ -188,6 +190,8 @@ class Settings:
         way.fits(spec)
         if way.every_pixel and budget is not None:
             raise ConfigError(f"The sampler '{way.name}' reads every pixel: give no budget.")
+        if way.every_pixel and allocation is not None:
+            raise ConfigError(f"The sampler '{way.name}' reads every pixel: give no allocation.")
         if spec.n_classes >= NODATA_CLASS:
             raise ConfigError(f"At most {NODATA_CLASS - 1} classes can be evaluated.")
         return cls(
@@ -198,7 +202,7 @@ class Settings:
             way=way,
             overlap=way.overlap if overlap is None else overlap,
             gsd=data.gsd_m if gsd is None else gsd,
-            allocation=allocation,
+            allocation="even" if way.every_pixel else check_allocation(allocation, network),
         )
 
 
@@ -238,6 +242,8 @@ class _Counts:
 def planned_run(settings: Settings, image: NDArray[np.generic], name: str) -> Iterator[Run]:
     """Plan an image (bands, H, W) in memory as it is evaluated; the run is open within ``with``.
 
+    Its budget is not shared out yet: :meth:`geodeform.run.Run.allocated` does, on the clock.
+
     Args:
         settings: Model, sampler and budget.
         image: All bands of the dataset.
@@ -254,7 +260,7 @@ def planned_run(settings: Settings, image: NDArray[np.generic], name: str) -> It
         sampler=way.sampler_of_plan(spec),
         gsd=settings.gsd,
         overlap=settings.overlap,
-        allocation="even" if way.every_pixel else settings.allocation,
+        allocation="even",
     ) as run:
         yield replace(run, plan=way.plan(run.plan, spec, settings.overlap))
 
@@ -276,17 +282,17 @@ def _evaluate_item(
     counts.seconds_reading += time.perf_counter() - began
     way, network = settings.way, settings.network
     with planned_run(settings, image, data.dataset) as run:
-        plan = run.plan
-        counts.budget = str(plan.budget)
+        counts.budget = str(run.plan.budget)
         if not way.every_pixel:  # its crops are of pixels, whatever was planned
-            counts.notes += _telling(plan.notes, settings)
+            counts.notes += _telling(run.plan.notes, settings)
         if number == 0:
-            _warm_up(run, way, labels)
-        for h, w in plan.sizes_used:
-            size = (*plan.window_size, h, w)
-            if size not in counts.flops_of:
-                counts.flops_of[size] = window_flops(network, plan, (h, w), settings.device)
-        found = _predict(run, way, labels, painters, counts, _shifted(progress, number, data))
+            _warm_up(run, settings, labels)
+        found = _predict(run, settings, labels, painters, counts, _shifted(progress, number, data))
+    plan = found.plan
+    for h, w in plan.sizes_used:
+        size = (*plan.window_size, h, w)
+        if size not in counts.flops_of:
+            counts.flops_of[size] = window_flops(network, plan, (h, w), settings.device)
     counts.windows += len(plan.active)
     counts.flops += sum(
         counts.flops_of[(*plan.window_size, *plan.size_of(index))] for index in plan.active
@@ -332,7 +338,7 @@ def time_prediction(
     """
     counts = _Counts(settings.network.spec.n_classes)
     with planned_run(settings, image, "timed image") as run:
-        _predict(run, settings.way, labels, painters, counts, None)
+        _predict(run, settings, labels, painters, counts, None)
     return counts.seconds, counts.cpu_seconds
 
 
@@ -340,6 +346,7 @@ def time_prediction(
 class _Found:
     """What users would get of an image, and the predictions that it was made of."""
 
+    plan: SegmentationPlan
     labels: _Labels
     confidence: NDArray[np.uint8]
     windows: list[tuple[int, WindowPrediction]]
@@ -347,18 +354,22 @@ class _Found:
 
 def _predict(
     run: Run,
-    way: Way,
+    settings: Settings,
     labels: _Labels,
     painters: Executor,
     counts: _Counts,
     progress: Progress | None,
 ) -> _Found:
     """Predict an image as :class:`geodeform.mapping.SceneMapper` does, into memory, timed."""
-    plan = run.plan
-    found = _Found(np.full(plan.shape, NODATA_CLASS, np.uint8), np.zeros(plan.shape, np.uint8), [])
+    shape, way = run.plan.shape, settings.way
+    known, sure = np.full(shape, NODATA_CLASS, np.uint8), np.zeros(shape, np.uint8)
     paused = cpu_paused = 0.0
-    with MemoryWatch(run.device) as memory, way.predictor(run, labels) as predictor:
+    with MemoryWatch(run.device) as memory, ExitStack() as stack:
         start, cpu_start = time.perf_counter(), time.process_time()
+        run = run.allocated(settings.allocation)
+        plan = run.plan
+        found = _Found(plan, known, sure, [])
+        predictor = stack.enter_context(way.predictor(run, labels))
         mosaic = Mosaic(plan.windows, n_classes=counts.n_classes, executor=painters)
 
         def emit(final: bool) -> None:
@@ -388,10 +399,14 @@ def _predict(
     return found
 
 
-def _warm_up(run: Run, way: Way, labels: _Labels) -> None:
+def _warm_up(run: Run, settings: Settings, labels: _Labels) -> None:
     """Predict and paint a batch, so that nothing is compiled or allocated on the clock."""
-    with way.predictor(run, labels) as predictor:
-        for _, prediction in predictor.predict(predictor.batches(run.plan.active)[0]):
+    with settings.way.predictor(run, labels) as predictor:
+        batch = predictor.batches(run.plan.active)[0]
+        if settings.allocation == "need":
+            for _ in predictor.expect(batch, candidate_sizes(run.plan, settings.network.spec)):
+                pass
+        for _, prediction in predictor.predict(batch):
             if prediction is not None:
                 height, width = run.plan.window_size
                 prediction.labels((0, min(height, 64)), (0, width))

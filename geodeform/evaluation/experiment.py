@@ -22,6 +22,7 @@ two experiments share is trained once, and a run that was stopped continues wher
       uniform: {settings: {model.sampler: uniform}}
       joint: {title: joint loss, settings: {model.sampler: joint}}
       oracle: {network_of: joint, sampler: oracle}      # another sampler of the same network
+      need: {network_of: joint, allocation: need}       # windows get what they need, not all alike
       edge: {recipe: ../deepglobe/edge_{budget}.yaml}   # networks: own; 100 for 100x100, or 64x128
       full: {sampler: full, settings: {model.sampler: uniform, data.window: 128, model.sizes: 128}}
     studies:
@@ -51,6 +52,7 @@ from geodeform.training.datasets.base import LabelledDataset, listed
 from geodeform.training.train import DOWNSAMPLERS, find_pretrained
 
 Networks = Literal["shared", "own"]
+Allocation = Literal["even", "need"]
 
 LEAVE_ONE_OUT = "leave-one-out"
 
@@ -75,6 +77,7 @@ class Method:
         settings: Dotted settings of its training, over the experiment's.
         network_of: Method whose networks it uses, instead of training some.
         sampler: One of :data:`geodeform.evaluation.ways.WAYS`; the networks' own where None.
+        allocation: How the budget is shared out over windows, see :func:`geodeform.segment_scene`.
         study: Title of the study that it is a point of, "" for none.
         budgets: Where it is evaluated; the experiment's where empty.
         seeds: Of its trainings; the experiment's where empty.
@@ -86,6 +89,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     network_of: str | None = None
     sampler: str | None = None
+    allocation: Allocation = "even"
     study: str = ""
     budgets: tuple[Size, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -121,18 +125,22 @@ class Trial:
         training: Key of the network's training.
         sampler: Way to predict.
         budget: Samples (h, w) of a window; None where every pixel is seen.
+        allocation: How the budget is shared out over windows; None where every pixel is seen.
         split: Part of the dataset.
     """
 
     training: str
     sampler: str
     budget: Size | None
+    allocation: Allocation | None
     split: SplitName
 
     @property
     def file_name(self) -> str:
         """Name of its result in the training's folder."""
         at = "all" if self.budget is None else shown_size(self.budget)
+        if self.allocation == "need":
+            at += "-need"
         return f"{self.split}-{self.sampler}-{at}.json"
 
 
@@ -264,7 +272,9 @@ class Experiment:
                     for budget in self.budgets_of(method.name):
                         config = self.config_of(method.name, fold, seed, budget)
                         sampler = method.sampler or _own_sampler(config)
-                        trial = Trial(self._key(config), sampler, budget, self.split)
+                        allocation = None if budget is None else method.allocation
+                        key = self._key(config)
+                        trial = Trial(key, sampler, budget, allocation, self.split)
                         found.append(Entry(method.name, fold, seed, budget, trial))
         return found
 
@@ -417,7 +427,9 @@ _KEYS = {
     "title", "about", "recipe", "settings", "held_out", "split", "block_items", "budgets",
     "networks", "seeds", "baseline", "baseline_budgets", "methods", "studies",
 }  # fmt: skip
-_METHOD_KEYS = {"title", "recipe", "settings", "network_of", "sampler", "budgets", "seeds"}
+_METHOD_KEYS = {
+    "title", "recipe", "settings", "network_of", "sampler", "allocation", "budgets", "seeds",
+}  # fmt: skip
 _STUDY_KEYS = {"method", "setting", "values", "changes", "budgets", "seeds"}
 
 
@@ -489,6 +501,13 @@ def _check(experiment: Experiment) -> None:
                 f"Method '{entry.method}' samples '{entry.trial.sampler}', which its networks "
                 f"(model.sampler: {config.model.sampler}) cannot; they can {', '.join(allowed)}."
             )
+        if entry.trial.allocation == "need" and not config.model.error_net:
+            raise ConfigError(
+                f"Method '{entry.method}' allocates by need, which its networks cannot: set "
+                "model.error_net."
+            )
+        if experiment.methods[entry.method].allocation == "need" and entry.budget is None:
+            raise ConfigError(f"Method '{entry.method}' sees every pixel: nothing to allocate.")
         if config.run.export == "best" and experiment.split == "val":
             raise ConfigError(
                 f"Method '{entry.method}' would choose its weights on what is evaluated: set "
@@ -519,6 +538,9 @@ def _methods(values: Any, folder: Path, own_budgets: tuple[Size, ...]) -> dict[s
             settings=_settings(one.get("settings"), f"{where}.settings"),
             network_of=network_of,
             sampler=_sampler(one.get("sampler")),
+            allocation=_choice(
+                one.get("allocation", "even"), get_args(Allocation), f"{where}.allocation"
+            ),
             budgets=_sizes(one.get("budgets", []), f"{where}.budgets"),
             seeds=_seeds(one.get("seeds", []), f"{where}.seeds"),
         )
@@ -573,6 +595,7 @@ def _studies(values: Any, methods: dict[str, Method]) -> tuple[Study, ...]:
                 recipes=method.recipes,
                 settings={**method.settings, **settings},
                 sampler=method.sampler,
+                allocation=method.allocation,
                 study=title,
                 budgets=_sizes(one.get("budgets", []), f"{where}.budgets") or method.budgets,
                 seeds=_seeds(one.get("seeds", []), f"{where}.seeds") or method.seeds,

@@ -191,6 +191,7 @@ def predict_block(
     *,
     sampler: str,
     budget: str | None,
+    allocation: str | None = "even",
     device: str | torch.device = "auto",
 ) -> BlockPrediction:
     """Predict a block as :func:`geodeform.evaluation.evaluate.evaluate` predicts its image.
@@ -204,16 +205,20 @@ def predict_block(
         block: Of :func:`choose_blocks`.
         sampler: One of :data:`geodeform.evaluation.ways.WAYS`.
         budget: As for ``evaluate``; None where every pixel is seen.
+        allocation: As for ``evaluate``; None where every pixel is seen.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``; counts are equal on the evaluation's own.
 
     Raises:
         GeodeformError: As ``evaluate``.
     """
-    settings = Settings.of(model, data, budget=budget, sampler=sampler, device=device)
+    settings = Settings.of(
+        model, data, budget=budget, sampler=sampler, allocation=allocation, device=device
+    )
     network, way, spec = settings.network, settings.way, settings.network.spec
     image, labels = _read(data, block.item)
     area = _area(block, labels.shape)
     with planned_run(settings, image, data.dataset) as run:
+        run = run.allocated(settings.allocation)
         plan = run.plan
         touching = {k: n for k in plan.active if (n := _common(plan.windows[k], area)) > 0}
         with way.predictor(run, labels) as predictor, _watch(network, not way.every_pixel) as fed:
@@ -451,6 +456,7 @@ class _Artist:
             block,
             sampler=entry.trial.sampler,
             budget=None if entry.budget is None else shown_size(entry.budget),
+            allocation=entry.trial.allocation,
             device=self.device,
         )
         known = Confusion(len(self.data.classes))

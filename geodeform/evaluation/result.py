@@ -196,6 +196,7 @@ class Evaluation:
         sampler: Way to predict, see :data:`geodeform.evaluation.ways.WAYS`.
         oracle: Whether the sampler looked at the labels.
         budget: What was asked for, in words.
+        allocation: How it was shared out over windows: ``"even"``, or by ``"need"``.
         overlap: Part of a window shared with each neighbour.
         sizes: (window H, W, sampled h, w) that occurred.
         notes: What a reader of the figures has to know.
@@ -220,6 +221,7 @@ class Evaluation:
     sampler: str
     oracle: bool
     budget: str
+    allocation: str
     overlap: float
     sizes: tuple[tuple[int, int, int, int], ...]
     notes: tuple[str, ...]
@@ -277,6 +279,7 @@ class Evaluation:
             "oracle": self.oracle,
             "mark": ORACLE_MARK if self.oracle else "",
             "budget": self.budget,
+            "allocation": self.allocation,
             "overlap": self.overlap,
             "sizes": [list(size) for size in self.sizes],
             "notes": list(self.notes),
@@ -348,6 +351,7 @@ class Evaluation:
             calibration = counts["calibration"]
             return cls(
                 **{name: data[name] for name in _PLAIN},
+                allocation=data.get("allocation", "even"),  # older files know no other
                 items=tuple(data["items"]),
                 notes=tuple(data["notes"]),
                 classes=tuple(row["class"] for row in data["classes"]),

@@ -72,7 +72,7 @@ def measure_times(
         (method, budget) → times; without methods of which no network is there.
     """
     models = {work.key: work.model for work in works if work.model.is_file()}
-    ways = {(e.method, e.budget): e.trial.sampler for e in experiment.entries()}
+    trials = {(e.method, e.budget): e.trial for e in experiment.entries()}
     networks = {}
     chosen: dict[CellKey, Settings] = {}
     for cell, key in first_trainings(experiment).items():
@@ -84,7 +84,8 @@ def measure_times(
             networks[key],
             data,
             budget=None if cell[1] is None else shown_size(cell[1]),
-            sampler=ways[cell],
+            sampler=trials[cell].sampler,
+            allocation=trials[cell].allocation,
             device=device,
         )
     images, pixels = _images(data)

@@ -123,7 +123,7 @@ def _oracle(run: Run, labels: Labels) -> WindowPredictor:
     def place(indices: list[int]) -> torch.Tensor:
         windows = np.stack([window_of(labels, plan, index) for index in indices])
         grid: torch.Tensor = network.place_by_labels(
-            torch.from_numpy(windows).to(run.device), plan.low_res_size, plan.sample_size
+            torch.from_numpy(windows).to(run.device), plan.low_res_size, plan.size_of(indices[0])
         ).grid
         return grid
 

@@ -82,6 +82,8 @@ def test_the_choices_are_the_ways() -> None:
         (["--budget", "many"], 2, "budget"),
         (["-o", "result.txt"], 2, "must end in .json"),
         (["--sampler", "full", "--budget", "1%"], 2, "give no --budget"),
+        (["--sampler", "full", "--allocation", "even"], 2, "give no --allocation"),
+        (["--allocation", "need"], 1, "train one with model.error_net"),
         (["--set", "data.crop"], 2, "data.crop"),
         (["--set", "optim.lr=1"], 1, "optim.lr has no effect on an evaluation"),
         (["--items", "9"], 1, "Item 9 is not in"),

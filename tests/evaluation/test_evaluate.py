@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from evaluation_scenes import SHORE, VILLAS, data_of, demo_cut
+from needy_model import needy_model
 from rasterio.transform import Affine
 from scene_files import scene_file
 from scipy.spatial import cKDTree
@@ -27,6 +29,7 @@ from geodeform.evaluation.result import Evaluation, read_evaluation
 from geodeform.evaluation.ways import WAYS, PlacedPredictor, find_way
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.spec import SAMPLERS_OF
+from geodeform.predict import WindowPredictor
 from geodeform.run import begin_run
 
 
@@ -80,6 +83,45 @@ def test_blended_windows_are_measured_too(model, scenes):
     confusion.add(labels, got.labels.to_numpy())
     assert result.cost.windows == len(got.plan.active) > 9
     assert np.array_equal(result.soft.confusion.counts, confusion.counts)
+
+
+@pytest.mark.parametrize("sampler", ["learned", "uniform"])
+def test_a_budget_shared_out_by_need_is_measured_as_users_get_it(model, scenes, sampler):
+    needy, (pixels, labels) = needy_model(model), scenes["shore"]
+    data = data_of(shore=(pixels, labels))
+    result = evaluate(needy, data, sampler=sampler, budget="64")
+    got = geodeform.segment_scene(
+        as_scene(pixels), model=needy, sampler=sampler, budget="64", bands=(1, 2, 3), gsd=1.0
+    )
+    confusion = Confusion(5)
+    confusion.add(labels, got.labels.to_numpy())
+    assert np.array_equal(result.soft.confusion.counts, confusion.counts)
+    assert result.allocation == "need"
+    assert len(result.sizes) > 1
+    assert result.cost.sampled_pixels == got.facts.sampled_pixels
+    even = evaluate(needy, data, sampler=sampler, budget="64", allocation="even")
+    assert even.allocation == "even"
+    assert even.sizes == ((512, 512, 64, 64),)
+    assert result.cost.sampled_pixels <= even.cost.sampled_pixels
+
+
+def test_an_oracle_samples_windows_of_mixed_sizes(model, scenes):
+    result = evaluate(needy_model(model), data_of(shore=scenes["shore"]), sampler="oracle")
+    assert len(result.sizes) > 1
+    assert result.intrinsic.miou() > 0.7
+
+
+def test_what_shares_out_the_budget_is_on_the_clock(model, scenes, monkeypatch):
+    needy, expect = needy_model(model), WindowPredictor.expect
+
+    def slowly(self, indices, sizes):
+        time.sleep(0.3)
+        yield from expect(self, indices, sizes)
+
+    monkeypatch.setattr(WindowPredictor, "expect", slowly)
+    data = data_of(shore=scenes["shore"])
+    waited = evaluate(needy, data, sampler="uniform", budget="32")
+    assert waited.cost.seconds > 0.3
 
 
 def test_what_rests_on_the_samples_against_counting_by_hand(model, scenes):

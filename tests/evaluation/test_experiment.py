@@ -11,6 +11,7 @@ from rasterio.windows import Window
 
 from geodeform.config import TrainConfig
 from geodeform.errors import ConfigError, DatasetError
+from geodeform.evaluation.campaign import plan_campaign
 from geodeform.evaluation.experiment import read_experiment, training_key
 from geodeform.training.datasets.registry import open_dataset
 
@@ -66,6 +67,24 @@ def test_each_network_is_trained_once_and_evaluated_everywhere(tmp_path):
     assert config.optim.lr == 0.5
     assert config.optim.steps == 10
     assert trainings[by_method["full", 0].training].model.sizes == ((128, 128),)
+
+
+def test_a_budget_by_need_is_another_evaluation_of_the_same_network(tmp_path):
+    methods = {
+        "uniform": {"settings": {"model.sampler": "uniform", "model.error_net": True}},
+        "need": {"network_of": "uniform", "allocation": "need"},
+    }
+    one = experiment(tmp_path, methods=methods, budgets=[32], baseline_budgets=[], studies=None)
+    even, need = (next(e.trial for e in one.entries() if e.method == m) for m in methods)
+    assert even.training == need.training
+    assert (even.file_name, need.file_name) == (
+        "val-uniform-32x32.json",
+        "val-uniform-32x32-need.json",
+    )
+    work = plan_campaign(one, tmp_path)[0]
+    _, *evaluations = [" ".join(command) for command in work.commands("data")]
+    assert ["--allocation even" in c for c in evaluations] == [True, False]
+    assert ["--allocation need" in c for c in evaluations] == [False, True]
 
 
 def test_own_networks_are_trained_at_their_budget(tmp_path):
@@ -190,6 +209,18 @@ def test_the_key_is_of_what_changes_the_weights():
                 }
             },
             "samples 'learned', which its networks .model.sampler: uniform. cannot",
+        ),
+        (
+            {"methods": {"uniform": {"settings": {"model.sampler": "uniform"}, "allocation": "n"}}},
+            "'methods.uniform.allocation' must be one of even, need",
+        ),
+        (
+            {
+                "methods": {
+                    "uniform": {"settings": {"model.sampler": "uniform"}, "allocation": "need"}
+                }
+            },
+            "set model.error_net",
         ),
         ({"studies": {"s": {"method": "no"}}}, "must be a method that is trained"),
         ({"studies": {"s": {"method": "joint", "setting": "model.sigma"}}}, "needs either"),
