@@ -48,6 +48,7 @@ class DataConfig:
             where empty, else a seeded one. Items are never cut in two.
         split_seed: Of a seeded split.
         window: Size of a window in pixels of the scene; null for whole images.
+        extra_windows: Windows of batches beside, one for each of ``model.extra_sizes``.
         crop: Central part of every image that is used, for training and validation; null for all.
         scale: Range of the factor by which a batch's windows are larger than ``window``.
         balance: Share of windows centred on a class drawn evenly over the classes; the others lie
@@ -69,6 +70,7 @@ class DataConfig:
     val_items: tuple[str, ...] = ()
     split_seed: int = 0
     window: Size | None = (1024, 1024)
+    extra_windows: tuple[Size, ...] = ()
     crop: Size | None = None
     scale: tuple[float, float] = (0.75, 1.33)
     balance: float = 0.5
@@ -78,7 +80,9 @@ class DataConfig:
     cache: str = "auto"
 
     def __post_init__(self) -> None:
-        for key, size in (("data.window", self.window), ("data.crop", self.crop)):
+        sides = [("data.window", self.window), ("data.crop", self.crop)]
+        sides += [("data.extra_windows", size) for size in self.extra_windows]
+        for key, size in sides:
             if size is not None:
                 _require(min(size) >= 32, key, "must be at least 32 pixels", _shown(size))
         low, high = self.scale
@@ -112,6 +116,10 @@ class ModelConfig:
             asks of the training windows (``loss.edge_blur``, ``edge_share`` and ``edge_weights``
             say what that is), and never sees labels of what it samples.
         sizes: Sizes of the sampled image; each batch draws one, so one model serves them all.
+        extra_sizes: Sizes of batches whose windows are of ``data.extra_windows`` instead, drawn as
+            often as each of ``sizes``: other distances between samples, down to single pixels, so
+            that one model serves every budget. They are sampled evenly and teach the segmenter
+            alone: where to sample and what will be wrong are learned of the model's own windows.
         default_size: Size that the model file declares as its default, also the one validated.
             The largest of ``sizes`` where it is not given.
         sizing: ``fixed``: every window gets ``sizes``; ``sides``: of "the short side to the
@@ -152,6 +160,7 @@ class ModelConfig:
         "joint", "single", "uniform", "edge", "edge_learned", "interpolation", "fixed"
     ] = "joint"
     sizes: tuple[Size, ...] = ((64, 64), (96, 96), (128, 128))
+    extra_sizes: tuple[Size, ...] = ()
     default_size: Size | None = None
     sizing: Literal["fixed", "sides"] = "fixed"
     low_res: Size = (64, 64)
@@ -173,13 +182,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.sizes) > 0, "model.sizes", "needs at least one size", "none")
-        for size in (*self.sizes, self.size):
-            _require(
-                min(size) >= 8 and max(size) <= 4096,
-                "model.sizes",
-                "must lie in 8…4096",
-                _shown(size),
-            )
+        sizes = [("model.sizes", size) for size in (*self.sizes, self.size)]
+        sizes += [("model.extra_sizes", size) for size in self.extra_sizes]
+        for key, size in sizes:
+            _require(min(size) >= 8 and max(size) <= 4096, key, "must lie in 8…4096", _shown(size))
+        _require(
+            not self.extra_sizes or self.learns_where or self.sampler == "uniform",
+            "model.extra_sizes",
+            f"are sampled evenly, which the sampler '{self.sampler}' never does; leave them out",
+            list(map(_shown, self.extra_sizes)),
+        )
         _require(
             min(self.low_res) >= 8 and max(self.low_res) <= 1024,
             "model.low_res",
@@ -522,6 +534,21 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        windows, sizes = self.data.extra_windows, self.model.extra_sizes
+        _require(
+            len(windows) == len(sizes),
+            "data.extra_windows",
+            f"needs one window for each of the {len(sizes)} model.extra_sizes",
+            list(map(_shown, windows)),
+        )
+        _require(
+            not windows or (self.data.window is not None and self.model.sizing == "fixed"),
+            "data.extra_windows",
+            "go with windows of one size (data.window, model.sizing: fixed)",
+            list(map(_shown, windows)),
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

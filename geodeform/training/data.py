@@ -153,6 +153,7 @@ def _window_settings(config: TrainConfig) -> WindowSettings:
         crop=data.crop,
         scale=data.scale,
         sizes=model.sizes,
+        extra=tuple(zip(data.extra_windows, model.extra_sizes, strict=True)),
         low_res=model.low_res,
         sizing=sizing_of(config),
         halved=model.sample_mode == "area" and model.sampler != "interpolation",

@@ -230,7 +230,7 @@ class GeodeformTask(BaseTask):
             kernel=self.kernel,
         )
         self._check_grid(prediction, batch)
-        errors = self._error_loss(image, windows, prediction)
+        errors = None if batch["extra"] else self._error_loss(image, windows, prediction)
         view = None
         for teacher in self._teacher:
             with torch.no_grad():
@@ -309,7 +309,10 @@ class GeodeformTask(BaseTask):
             sampler=sampler,
             labels=labels,
         )
-        self._check_grid(p, {"groups": [windows], "uniform": sampler == "uniform", "index": 0})
+        batch: Batch = {
+            "groups": [windows], "uniform": sampler == "uniform", "extra": False, "index": 0
+        }  # fmt: skip
+        self._check_grid(p, batch)
         scores = p.logits[0].float().softmax(0).cpu().numpy()  # C,h,w
         predicted, _ = reverse_scores(p.grid[0].float().cpu().numpy(), scores, full)
         return WindowView(p, scores.argmax(0).astype(np.uint8), predicted)

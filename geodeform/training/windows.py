@@ -54,11 +54,13 @@ class Batch(TypedDict):
     """What a device works on at once.
 
     ``groups`` holds one entry, or one for each image where images differ in shape; ``uniform``
-    says whether it is to be sampled uniformly; ``index`` is the item's number.
+    says whether it is to be sampled uniformly, and ``extra`` whether its windows are not the
+    model's own; ``index`` is the item's number.
     """
 
     groups: list[Windows]
     uniform: bool
+    extra: bool
     index: int
 
 
@@ -103,6 +105,8 @@ class WindowSettings:
         crop: Central part of the images that is used; None for all.
         scale: Range of the factor on the window, one for each step.
         sizes: Sizes of the sampled image, one drawn for each step.
+        extra: Other windows (H, W) with a size (h, w) each, that steps draw as well, to be sampled
+            uniformly.
         low_res: Size of the low-resolution view.
         sizing: See :class:`Sizes`.
         halved: Whether windows may be cut from 2×2 means: not where single pixels are read.
@@ -125,6 +129,7 @@ class WindowSettings:
     colour: float
     uniform_share: float
     seed: int
+    extra: tuple[tuple[Size, Size], ...] = ()
     crop: Size | None = None
     sizing: Sizing = "area"
     halved: bool = True
@@ -180,13 +185,14 @@ class TrainWindows(Dataset[Batch]):
         shapes = [extent_of(area) for area in self._areas]
         self._limit = (min(h for h, _ in shapes), min(w for _, w in shapes))
         self.largest_shape = (max(h for h, _ in shapes), max(w for _, w in shapes))
-        if s.window is not None and (s.window[0] > self._limit[0] or s.window[1] > self._limit[1]):
-            smallest = min(range(len(shapes)), key=lambda i: min(shapes[i]))
-            h, w = shapes[smallest]
-            raise ConfigError(
-                f"Windows of {_px(s.window)} px do not fit in {scenes[smallest].name} "
-                f"({w} x {h} px); use smaller ones."
-            )
+        for window in [s.window, *(window for window, _ in s.extra)]:
+            if window is not None and (window[0] > self._limit[0] or window[1] > self._limit[1]):
+                smallest = min(range(len(shapes)), key=lambda i: min(shapes[i]))
+                h, w = shapes[smallest]
+                raise ConfigError(
+                    f"Windows of {_px(window)} px do not fit in {scenes[smallest].name} "
+                    f"({w} x {h} px); use smaller ones."
+                )
         self.stacked = s.window is not None or (len(set(shapes)) == 1 and s.sizing == "area")
         self.level = self._base_level(shapes) if s.halved else 0
         counts = sum(
@@ -225,7 +231,7 @@ class TrainWindows(Dataset[Batch]):
     def _base_level(self, shapes: list[Size]) -> int:
         s = self.settings
         if s.window is not None:
-            pairs = [(s.window, size) for size in s.sizes]
+            pairs = [(s.window, size) for size in s.sizes] + list(s.extra)
         else:
             pairs = [
                 (shape, Sizes(size, s.low_res, s.sizing).of(shape)[0])
@@ -251,9 +257,12 @@ class TrainWindows(Dataset[Batch]):
         s = self.settings
         step, part = divmod(index, s.accumulate)
         rng = np.random.default_rng((s.seed, step))
-        size = s.sizes[int(rng.choice(len(s.sizes)))]
-        uniform = bool(rng.random() < s.uniform_share)
-        places = self._draw(rng, step, size)
+        choices = [(s.window, size) for size in s.sizes] + list(s.extra)
+        number = int(rng.choice(len(choices)))
+        window, size = choices[number]
+        extra = number >= len(s.sizes)
+        uniform = bool(rng.random() < s.uniform_share) or extra
+        places = self._draw(rng, step, window, size)
         count = s.batch_size // (s.accumulate * self.world)
         first = (part * self.world + self.rank) * count
         mine = places[first : first + count]
@@ -262,16 +271,19 @@ class TrainWindows(Dataset[Batch]):
         return {
             "groups": [self._windows(group, sizes) for group in groups],
             "uniform": uniform,
+            "extra": extra,
             "index": index,
         }
 
-    def _draw(self, rng: np.random.Generator, step: int, size: Size) -> list[_Place]:
-        """All windows of a step."""
+    def _draw(
+        self, rng: np.random.Generator, step: int, window: Size | None, size: Size
+    ) -> list[_Place]:
+        """All windows of a step, about as large as ``window``."""
         s = self.settings
         places = []
         shape = None
-        if s.window is not None:
-            shapes = self._shapes(size)
+        if window is not None:
+            shapes = self._shapes(window, size)
             shape = shapes[rng.integers(len(shapes))]
         for number in range(s.batch_size):
             if shape is None:
@@ -294,31 +306,30 @@ class TrainWindows(Dataset[Batch]):
         epoch, position = divmod(number, len(self.scenes))
         return int(_order(self.settings.seed, epoch, len(self.scenes))[position])
 
-    def _shapes(self, size: Size) -> list[Size]:
+    def _shapes(self, window: Size, size: Size) -> list[Size]:
         """Shapes that a step's windows may have, in source pixels, ascending.
 
         Sides are multiples of the sampled size and of the view's at the base level where there are
         any: area averages over whole pixels are several times faster.
         """
         s = self.settings
-        assert s.window is not None
         low = s.scale[0]
-        high = min(s.scale[1], *(most / n for most, n in zip(self._limit, s.window, strict=True)))
+        high = min(s.scale[1], *(most / n for most, n in zip(self._limit, window, strict=True)))
         exact = (math.lcm(size[0], s.low_res[0]), math.lcm(size[1], s.low_res[1]))
         for steps in (exact, (_SIDE_STEP, _SIDE_STEP)):
             step_y, step_x = steps[0] << self.level, steps[1] << self.level
             heights = range(
-                math.ceil(s.window[0] * low / step_y) * step_y,
-                int(s.window[0] * high) + 1,
+                math.ceil(window[0] * low / step_y) * step_y,
+                int(window[0] * high) + 1,
                 step_y,
             )
-            widths = [round(h * s.window[1] / s.window[0] / step_x) * step_x for h in heights]
+            widths = [round(h * window[1] / window[0] / step_x) * step_x for h in heights]
             shapes = [
                 (h, w) for h, w in zip(heights, widths, strict=True) if 0 < w <= self._limit[1]
             ]
             if shapes:
                 return shapes
-        return [(s.window[0] >> self.level << self.level, s.window[1] >> self.level << self.level)]
+        return [(window[0] >> self.level << self.level, window[1] >> self.level << self.level)]
 
     def _place(self, rng: np.random.Generator, shape: Size) -> tuple[int, int, int]:
         """Scene, row and column of a window's corner, on a pixel of the base level."""

@@ -94,6 +94,29 @@ def test_base_level_windows_show_the_ground_of_their_labels():
     assert np.array_equal(shown.numpy(), batch["labels"][:, ::2, ::2].numpy())
 
 
+def test_steps_draw_other_windows_too_and_sample_those_evenly():
+    own = settings(uniform_share=0.0)
+    windows = TrainWindows(
+        [blocky_scene()],
+        5,
+        SCALING,
+        replace(own, extra=(((32, 32), (32, 32)), ((128, 128), (8, 8)))),
+    )
+    assert windows.level == 0  # single pixels are read
+    seen = {}
+    for step in range(30):
+        item = windows[step]
+        (batch,) = item["groups"]
+        assert item["uniform"] == item["extra"] == (batch["size"] != (16, 16))
+        side = batch["labels"].shape[-1]
+        seen.setdefault(batch["size"], []).append(side)
+    assert set(seen) == {(16, 16), (32, 32), (8, 8)}
+    assert set(seen[32, 32]) == {32}  # a pixel a sample
+    assert 0.7 * 128 < min(seen[8, 8]) <= max(seen[8, 8]) <= 160
+    with pytest.raises(ConfigError, match="Windows of 300 px do not fit"):
+        TrainWindows([blocky_scene()], 5, SCALING, replace(own, extra=(((300, 300), (8, 8)),)))
+
+
 def same(first, second):
     """Whether two batches hold the same windows, sampled alike."""
     return first["uniform"] == second["uniform"] and all(
@@ -213,7 +236,7 @@ def test_the_central_crop_is_all_that_is_used():
     assert np.array_equal(windows[0]["groups"][0]["labels"][0].numpy(), expected)
     assert windows.class_counts.sum() == expected.size
     small = TrainWindows([scene], 5, SCALING, settings(window=(32, 32), balance=0.5, crop=(64, 96)))
-    places = small._draw(np.random.default_rng(0), 0, (16, 16))
+    places = small._draw(np.random.default_rng(0), 0, (32, 32), (16, 16))
     assert all(rows.start <= p.row and p.row + p.height <= rows.stop for p in places)
     assert all(cols.start <= p.column and p.column + p.width <= cols.stop for p in places)
     (window,) = ValWindows([scene], None, SCALING, Sizes((16, 16), (16, 16)), crop=(64, 96))
