@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from geodeform.demo import demo_labels as demo_labels
     from geodeform.demo import demo_scene as demo_scene
     from geodeform.errors import GeodeformError as GeodeformError
+    from geodeform.evaluation.budget_curve import budget_curve as budget_curve
     from geodeform.geo.mosaic import Mosaic as Mosaic
     from geodeform.geo.scene import Scene as Scene
     from geodeform.geo.vector import polygonize as polygonize
@@ -63,6 +64,7 @@ _HOMES = {
     "ReverseMap": "deform.reverse",
     "Scene": "geo.scene",
     "SegmentationResult": "result",
+    "budget_curve": "evaluation.budget_curve",
     "demo_labels": "demo",
     "demo_scene": "demo",
     "density_map": "sampling",

@@ -11,8 +11,8 @@ import geodeform
 PUBLIC = {
     "Budget", "ClassScheme", "DeformSegmenter", "DensityNet", "GeodeformError", "GridKernel",
     "ModelSpec", "Mosaic", "ReverseMap", "Scene", "SegmentationResult", "__version__",
-    "demo_labels", "demo_scene", "density_map", "density_to_grid", "estimate", "load_model",
-    "plan_segmentation", "plan_windows", "polygonize", "read_spec", "sample_image",
+    "budget_curve", "demo_labels", "demo_scene", "density_map", "density_to_grid", "estimate",
+    "load_model", "plan_segmentation", "plan_windows", "polygonize", "read_spec", "sample_image",
     "sample_labels", "save_model", "segment_scene",
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from importlib.metadata import version
 import click
 
 from geodeform.cli import (
+    budget,
     compare,
     datasets,
     demo,
@@ -70,6 +71,7 @@ def main() -> None:
 for _module in (
     segment,
     density,
+    budget,
     polygonize,
     report,
     doctor,

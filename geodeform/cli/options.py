@@ -173,23 +173,9 @@ def allocation_option(command: Command) -> Command:
     )(command)
 
 
-def scene_options(command: Command) -> Command:
-    """How much is sampled, of which part, and what the file does not say: of every run."""
+def reading_options(command: Command) -> Command:
+    """Which part of a scene is mapped, in which windows, and what the file does not say."""
     options = (
-        click.option(
-            "--budget",
-            type=BudgetType(),
-            metavar="SHARE|SIDE|TOTAL",
-            help="Pixels to sample: a share (1.5%), samples a window (128 for 128x128), or a total "
-            "(2MP). [default: the model's]",
-        ),
-        click.option(
-            "--sampler",
-            type=click.Choice(["learned", "uniform", "interpolation"]),
-            help="Where to sample: as learned, uniform, or by a learned resizer. "
-            "[default: the model's]",
-        ),
-        allocation_option,
         click.option(
             "--bands",
             type=NumbersType(int),
@@ -233,6 +219,28 @@ def scene_options(command: Command) -> Command:
             metavar="FILE",
             help="Map only inside these polygons (any vector file).",
         ),
+    )
+    return _with_options(command, options)
+
+
+def scene_options(command: Command) -> Command:
+    """How much is sampled, of which part, and what the file does not say: of every run."""
+    options = (
+        click.option(
+            "--budget",
+            type=BudgetType(),
+            metavar="SHARE|SIDE|TOTAL",
+            help="Pixels to sample: a share (1.5%), samples a window (128 for 128x128), or a total "
+            "(2MP). [default: the model's]",
+        ),
+        click.option(
+            "--sampler",
+            type=click.Choice(["learned", "uniform", "interpolation"]),
+            help="Where to sample: as learned, uniform, or by a learned resizer. "
+            "[default: the model's]",
+        ),
+        allocation_option,
+        reading_options,
         click.option(
             "--focus",
             type=click.Path(path_type=Path, exists=True),

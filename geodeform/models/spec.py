@@ -270,6 +270,17 @@ class ModelSpec:
             return None
         return self.window_px[0] * self.gsd_m, self.window_px[1] * self.gsd_m
 
+    @property
+    def finest_spacing(self) -> float:
+        """Distance in the model's pixels between the samples that lay closest in training."""
+        pairs = [(self.window_px, size) for size in self.budgets or (self.sample_size,)]
+        windows, sizes = (
+            self.recipe.get(section, {}).get(key, ())
+            for section, key in (("data", "extra_windows"), ("model", "extra_sizes"))
+        )
+        pairs += zip(windows, sizes, strict=True)
+        return min(math.sqrt(math.prod(window) / math.prod(size)) for window, size in pairs)
+
     def to_json(self) -> str:
         """Return the spec as JSON text; :meth:`from_json` reads it back to an equal spec.
 

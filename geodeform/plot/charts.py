@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from geodeform.classes import NODATA_CLASS, ClassScheme, to_hex
-from geodeform.errors import ConfigError, SceneError
+from geodeform.classes import ClassScheme, to_hex
+from geodeform.errors import ConfigError
+from geodeform.evaluation.agreement import compare_maps, read_ids, region_offset
+from geodeform.evaluation.budget_curve import BY_NEED
 from geodeform.evaluation.metrics import Confusion
-from geodeform.geo.affine import apply, compose, frame_of
+from geodeform.geo.affine import apply, compose
 from geodeform.geo.scene import Scene
 from geodeform.plot.maps import classes_of, new_axes, points_of
 from geodeform.plot.views import Raster, layer_of
@@ -28,14 +30,13 @@ if TYPE_CHECKING:
     from geodeform.sampling import DensityMap
 
 _BINS_PER_OCTAVE = 24
-_BLOCK_PIXELS = 1 << 23
-_OFF_GRID = 0.01  # pixels by which rasters of one grid may differ
 
 # Okabe and Ito's colours, and marks that tell them apart without any
 _STYLES = {
     "learned": ("#0072B2", "o", "-"),
     "uniform": ("#D55E00", "s", "--"),
     "interpolation": ("#009E73", "^", ":"),
+    "every pixel": ("#000000", "*", "none"),
 }
 _OTHER_STYLE = ("#000000", "D", "-.")
 
@@ -125,7 +126,7 @@ def class_shares(
     n = len(scheme)
     ground, sampled = np.zeros(256, np.int64), np.zeros(256, np.int64)
     with Scene.open(labels, bands=[1]) as opened:
-        left, top = _offset(opened, run)
+        left, top = region_offset(opened, run.plan)
         frame = compose(run.plan.frame, Affine.translation(-left, -top))
         x, y = points.geometry.x.to_numpy(), points.geometry.y.to_numpy()
         cols, rows = (np.floor(v).astype(np.int64) for v in apply(~frame, x, y))
@@ -133,7 +134,7 @@ def class_shares(
         for index in np.unique(numbers):
             window = run.plan.windows[int(index)]
             place = Window(window.col_off + left, window.row_off + top, window.width, window.height)
-            values = _read_ids(opened, place)
+            values = read_ids(opened, place)
             ground += np.bincount(values.ravel(), minlength=256)
             mine = numbers == index
             row = (rows[mine] - int(place.row_off)).clip(0, values.shape[0] - 1)
@@ -261,12 +262,19 @@ def budget_table(
     return pd.DataFrame(rows)
 
 
-def budgets(table: pd.DataFrame, *, figure: Figure | SubFigure | None = None) -> Figure | SubFigure:
-    """Draw what a budget buys: accuracy, agreement and time over the share of sampled pixels.
+def budgets(
+    table: pd.DataFrame,
+    *,
+    knee: float | None = None,
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
+    """Draw what a budget buys, such as accuracy and time, over the share of sampled pixels.
 
     Args:
-        table: Of :func:`budget_table`; a panel for each of ``miou``, ``agreement`` and ``seconds``
-            that it has. Rows without a value are left out.
+        table: Of :func:`budget_table` or :func:`geodeform.budget_curve`; a panel for each of
+            ``miou``, ``agreement``, ``confidence``, ``seconds`` and ``peak_memory_bytes`` that it
+            has. Rows without a value are left out.
+        knee: Share of sampled pixels to be marked, 0…1.
         figure: Where to draw; a new one if None.
 
     Returns:
@@ -278,7 +286,9 @@ def budgets(table: pd.DataFrame, *, figure: Figure | SubFigure | None = None) ->
     panels = {
         "miou": ("Accuracy", "mIoU (%)", 100),
         "agreement": ("Agreement", "same class as at the largest budget (%)", 100),
+        "confidence": ("Confidence", "mean of the map (%)", 100),
         "seconds": ("Time", "whole run (s)", 1),
+        "peak_memory_bytes": ("Memory", "peak of the process (GiB)", 2**-30),
     }
     kinds = [kind for kind in panels if kind in table and table[kind].notna().any()]
     if not kinds or "sampled_share" not in table or "sampler" not in table:
@@ -294,7 +304,8 @@ def budgets(table: pd.DataFrame, *, figure: Figure | SubFigure | None = None) ->
     for ax, kind in zip(axes, kinds, strict=True):
         title, unit, factor = panels[kind]
         for sampler, rows in table.dropna(subset=[kind]).groupby("sampler"):
-            colour, mark, line = _STYLES.get(str(sampler), _OTHER_STYLE)
+            base = str(sampler).removesuffix(BY_NEED)
+            colour, mark, line = _STYLES.get(base, _OTHER_STYLE)
             rows = rows.sort_values("sampled_share")
             ax.plot(
                 100 * rows["sampled_share"],
@@ -304,6 +315,8 @@ def budgets(table: pd.DataFrame, *, figure: Figure | SubFigure | None = None) ->
                 linestyle=line,
                 label=str(sampler),
             )
+        if knee is not None:
+            ax.axvline(100 * knee, color="#808080", linewidth=0.8, linestyle=":", label="knee")
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(_apart(shares)))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
@@ -311,7 +324,7 @@ def budgets(table: pd.DataFrame, *, figure: Figure | SubFigure | None = None) ->
         ax.set_xlabel("sampled pixels (%)")
         ax.set_ylabel(unit)
         ax.set_title(title)
-        if kind == "seconds":
+        if kind in ("seconds", "peak_memory_bytes"):
             ax.set_ylim(bottom=0)
         _open_frame(ax)
     axes[0].legend(frameon=False, title="sampling", alignment="left")
@@ -328,51 +341,7 @@ def _first(
 
 
 def _compare(run: SegmentationResult, truth: Raster) -> Confusion:
-    """Count a run's map against other labels on its grid."""
-    counts = Confusion(len(run.classes))
-    with (
-        Scene.open(layer_of(run, "labels"), bands=[1]) as mapped,
-        Scene.open(truth, bands=[1]) as known,
-    ):
-        left, top = _offset(known, run)
-        H, W = mapped.shape
-        step = max(1, _BLOCK_PIXELS // W)
-        for row in range(0, H, step):
-            height = min(step, H - row)
-            counts.add(
-                _read_ids(known, Window(left, top + row, W, height)),
-                _read_ids(mapped, Window(0, row, W, height)),
-            )
-    return counts
-
-
-def _read_ids(scene: Scene, window: Window) -> NDArray[np.uint8]:
-    """Class ids of a window, 255 where there is no data."""
-    values, valid = scene.read(window)
-    ids: NDArray[np.uint8] = np.where(valid, values[0], NODATA_CLASS).astype(np.uint8)
-    return ids
-
-
-def _offset(labels: Scene, run: SegmentationResult | DensityMap) -> tuple[int, int]:
-    """Column and row of the labels at which a run's region begins.
-
-    Raises:
-        SceneError: If the labels are on another grid, or do not cover the region.
-    """
-    frame, crs = frame_of(labels)
-    plan = run.plan
-    a, b, c, d, e, f = compose(~frame, plan.frame)[:6]
-    left, top = round(c), round(f)
-    H, W = plan.shape
-    drift = max(abs(a - 1) * W, abs(b) * H, abs(d) * W, abs(e - 1) * H, abs(c - left), abs(f - top))
-    if (crs is not None and plan.crs is not None and crs != plan.crs) or drift > _OFF_GRID:
-        raise SceneError(
-            f"{labels.name} does not lie on the grid of the map: bring it to the scene's CRS and "
-            "pixels, for instance with gdalwarp -tap or rio warp --like."
-        )
-    if min(left, top) < 0 or left + W > labels.shape[1] or top + H > labels.shape[0]:
-        raise SceneError(f"{labels.name} does not cover the map: give labels of its whole region.")
-    return left, top
+    return compare_maps(layer_of(run, "labels"), truth, run.plan, len(run.classes))
 
 
 def _apart(values: NDArray[np.float64]) -> list[float]:

@@ -1,0 +1,82 @@
+"""Agreement: a run's map against other class ids on its grid, block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geodeform.classes import NODATA_CLASS
+from geodeform.errors import SceneError
+from geodeform.evaluation.metrics import Confusion
+from geodeform.geo.affine import compose, frame_of
+from geodeform.geo.scene import Scene
+from geodeform.planning import SegmentationPlan
+
+Raster = str | Path | xr.DataArray
+
+_BLOCK_PIXELS = 1 << 23
+_OFF_GRID = 0.01  # pixels by which rasters of one grid may differ
+
+
+def compare_maps(
+    labels: Raster, truth: Raster, plan: SegmentationPlan, n_classes: int
+) -> Confusion:
+    """Count a run's map against other class ids of the same classes.
+
+    Args:
+        labels: The map.
+        truth: (y, x) class ids on its grid, 255 unknown; may reach beyond its region.
+        plan: Of the run.
+        n_classes: Number of classes.
+
+    Raises:
+        SceneError: If a raster cannot be read, or the truth lies on another grid or does not cover
+            the map.
+    """
+    counts = Confusion(n_classes)
+    with (
+        Scene.open(labels, bands=[1]) as mapped,
+        Scene.open(truth, bands=[1]) as known,
+    ):
+        left, top = region_offset(known, plan)
+        H, W = mapped.shape
+        step = max(1, _BLOCK_PIXELS // W)
+        for row in range(0, H, step):
+            height = min(step, H - row)
+            counts.add(
+                read_ids(known, Window(left, top + row, W, height)),
+                read_ids(mapped, Window(0, row, W, height)),
+            )
+    return counts
+
+
+def read_ids(scene: Scene, window: Window) -> NDArray[np.uint8]:
+    """Class ids of a window, 255 where there is no data."""
+    values, valid = scene.read(window)
+    ids: NDArray[np.uint8] = np.where(valid, values[0], NODATA_CLASS).astype(np.uint8)
+    return ids
+
+
+def region_offset(labels: Scene, plan: SegmentationPlan) -> tuple[int, int]:
+    """Column and row of the labels at which a plan's region begins.
+
+    Raises:
+        SceneError: If the labels are on another grid, or do not cover the region.
+    """
+    frame, crs = frame_of(labels)
+    a, b, c, d, e, f = compose(~frame, plan.frame)[:6]
+    left, top = round(c), round(f)
+    H, W = plan.shape
+    drift = max(abs(a - 1) * W, abs(b) * H, abs(d) * W, abs(e - 1) * H, abs(c - left), abs(f - top))
+    if (crs is not None and plan.crs is not None and crs != plan.crs) or drift > _OFF_GRID:
+        raise SceneError(
+            f"{labels.name} does not lie on the grid of the map: bring it to the scene's CRS and "
+            "pixels, for instance with gdalwarp -tap or rio warp --like."
+        )
+    if min(left, top) < 0 or left + W > labels.shape[1] or top + H > labels.shape[0]:
+        raise SceneError(f"{labels.name} does not cover the map: give labels of its whole region.")
+    return left, top

@@ -1,0 +1,104 @@
+"""The budget curve against maps that users get, on real pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from evaluation_scenes import SHORE, VILLAS, demo_cut
+from needy_model import needy_model
+
+import geodeform
+from geodeform.errors import ConfigError
+from geodeform.evaluation.budget_curve import find_knee
+from geodeform.evaluation.metrics import Confusion
+from geodeform.models.deform_segmenter import DeformSegmenter
+
+
+@pytest.fixture(scope="module")
+def model() -> DeformSegmenter:
+    return geodeform.load_model()
+
+
+def as_scene(pixels: np.ndarray) -> xr.DataArray:
+    return xr.DataArray(np.moveaxis(pixels, -1, 0), dims=("band", "y", "x"), name="cut")
+
+
+HOW = {"bands": (1, 2, 3), "gsd": 1.0}
+
+
+def test_every_row_is_a_map_that_users_get(model):
+    """One window, so that all of the budget's pixels are every pixel."""
+    pixels, truth = demo_cut(VILLAS)
+    scene, labels = as_scene(pixels), xr.DataArray(truth, dims=("y", "x"))
+    seen = []
+    curve = geodeform.budget_curve(
+        scene, model=model, budgets=["1%", "4%"], labels=labels,
+        progress=lambda *at: seen.append(at), **HOW,
+    )  # fmt: skip
+    assert seen == [(k, 5) for k in range(1, 6)]
+    assert (curve.windows, curve.windows_of_scene) == (1, 1)
+    table = curve.table.set_index(["sampler", "budget"])
+    assert set(table.index) == {
+        ("every pixel", "100%"), ("learned", "1%"), ("learned", "4%"), ("uniform", "1%"),
+        ("uniform", "4%"),
+    }  # fmt: skip
+    every = geodeform.segment_scene(scene, model=model, budget="100%", sampler="uniform", **HOW)
+    for (sampler, budget), row in table.iterrows():
+        got = geodeform.segment_scene(
+            scene, model=model, budget=budget, **HOW,
+            sampler="uniform" if sampler == "every pixel" else sampler,
+        )  # fmt: skip
+        counts = Confusion(5)
+        counts.add(truth, got.labels.to_numpy())
+        assert row["miou"] == counts.miou()
+        assert row["accuracy"] == counts.accuracy()
+        assert row["sampled_share"] == got.facts.sampled_share
+        assert row["confidence"] == pytest.approx(float(got.confidence.mean()), abs=1e-6)
+        if sampler != "every pixel":
+            same = float((got.labels.to_numpy() == every.labels.to_numpy()).mean())
+            assert row["agreement"] == same
+    assert np.isnan(table.loc[("every pixel", "100%"), "agreement"])
+    assert curve.summary()["runs"][0]["agreement"] is None
+    # the packaged model saw no samples this close in training, and the figures say so
+    assert any("it sees another scale" in note for note in curve.notes)
+
+
+def test_a_sample_of_windows_stands_for_the_scene(model):
+    small = DeformSegmenter(replace(model.spec, window_px=(256, 256), sample_size=(48, 48)))
+    small.load_state_dict(model.state_dict())
+    scene = as_scene(demo_cut(SHORE)[0])
+    curve = geodeform.budget_curve(scene, model=small.eval(), budgets=["3%"], windows=4, **HOW)
+    assert curve.windows == 4 < curve.windows_of_scene
+    shares = curve.table.set_index("sampler")["sampled_share"]
+    assert shares["every pixel"] == 1
+    assert 0.025 < shares["learned"] <= 0.03
+    assert curve.knee is None  # one budget has none
+    with pytest.raises(ConfigError, match="at least one budget"):
+        geodeform.budget_curve(scene, model=small, budgets=[], **HOW)
+
+
+def test_what_the_model_needs_is_what_is_drawn(model):
+    scene = as_scene(demo_cut(SHORE)[0])
+    curve = geodeform.budget_curve(scene, model=needy_model(model), budgets=["32", "64"], **HOW)
+    assert set(curve.table["sampler"]) == {"every pixel", "learned by need", "uniform"}
+    needs = curve.table.set_index(["sampler", "budget"])["samples"]
+    assert " to " in needs["learned by need", "64x64 a window"]
+    assert " to " not in needs["uniform", "64x64 a window"]
+
+
+def test_the_knee_is_where_the_curve_bends():
+    shares = np.geomspace(1e-3, 1, 31)
+    scores = np.minimum(1, 0.5 + 0.25 * np.log10(shares / 1e-3))  # straight, then flat
+    assert find_knee(shares, scores) == pytest.approx(0.1, rel=0.3)
+    assert find_knee(shares[:2], scores[:2]) is None
+    assert find_knee(shares[:3], np.array([0.9, 0.8, 0.7])) == shares[0]  # more only harms
+
+
+def test_models_without_even_samples_have_no_curve(model, tmp_path: Path):
+    spec = replace(model.spec, downsampler="resizer", sampler="interpolation")
+    with pytest.raises(ConfigError, match="without uniform sampling"):
+        geodeform.budget_curve(as_scene(demo_cut(VILLAS)[0]), model=DeformSegmenter(spec), **HOW)
