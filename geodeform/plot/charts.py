@@ -319,7 +319,7 @@ def budgets(
             ax.axvline(100 * knee, color="#808080", linewidth=0.8, linestyle=":", label="knee")
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(_apart(shares)))
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{float(f'{value:.2g}'):g}")
         ax.minorticks_off()
         ax.set_xlabel("sampled pixels (%)")
         ax.set_ylabel(unit)
@@ -327,7 +327,8 @@ def budgets(
         if kind in ("seconds", "peak_memory_bytes"):
             ax.set_ylim(bottom=0)
         _open_frame(ax)
-    axes[0].legend(frameon=False, title="sampling", alignment="left")
+    full = max(axes, key=lambda ax: len(ax.lines))  # one panel may lack a sampling
+    full.legend(frameon=False, title="sampling", alignment="left")
     return figure
 
 
