@@ -13,6 +13,7 @@ from rasterio.windows import Window
 
 from geodeform.deform.coords import pixels_to_grid
 from geodeform.deform.reverse import ReverseMap
+from geodeform.geo.ground import Ground
 from geodeform.geo.mosaic import FieldMosaic
 from geodeform.geo.raster import DensityRasterWriter, coarse_grid
 from geodeform.geo.scene import Scene
@@ -59,7 +60,7 @@ class DensityField:
             crs=scene.crs,
             gcps=points,
             tags=tags,
-            pixel_area_m2=scene.pixel_area_m2,
+            pixel_areas_m2=_pixel_areas(plan, self._factor, shape),
         )
 
     def __enter__(self) -> DensityField:
@@ -99,6 +100,17 @@ class DensityField:
             values[0][~self._known.take(top, bottom)] = np.nan
             self._writer.write(window, values[0])
             self._pending.popleft()
+
+
+def _pixel_areas(
+    plan: SegmentationPlan, factor: int, shape: tuple[int, int]
+) -> NDArray[np.float64] | None:
+    """(hd,) m² of a scene pixel in each row of cells; None without a CRS."""
+    if plan.crs is None:
+        return None
+    _, cells, _ = coarse_grid(plan.shape, factor, plan.frame)
+    assert cells is not None
+    return Ground(plan.crs, cells, shape).row_areas_m2 / factor**2
 
 
 class _KnownCells:

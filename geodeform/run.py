@@ -185,6 +185,7 @@ def open_raster(path: Path, kind: str) -> xr.DataArray:
         opened = rioxarray.open_rasterio(path, mask_and_scale=kind == "confidence")
     if not isinstance(opened, xr.DataArray):
         raise OutputError(f"{path} is not the single raster that was written.")
-    array: xr.DataArray = opened.squeeze("band", drop=True)
+    # of the density's bands the one that needs no ground
+    array: xr.DataArray = opened.isel(band=0, drop=True)
     array.name = kind
     return array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from shapely.geometry import box
 import geodeform
 import geodeform.xarray  # registers the accessor
 from geodeform.errors import OutputError
+from geodeform.geo.ground import Ground
 
 UTM = Affine(1.0, 0.0, 317000.25, 0.0, -1.0, 2771000.75)
 
@@ -91,7 +93,12 @@ def test_files_hold_what_comes_back(scene: Path, tmp_path: Path) -> None:
     with rasterio.open(files["output"]) as dataset:
         np.testing.assert_array_equal(dataset.read(1), result.density)
         assert dataset.tags()["sampler"] == "learned"
-        assert dataset.descriptions == ("sampling density",)
+        assert dataset.descriptions == ("sampling density", "samples per m²", "effective GSD")
+        pixel = result.plan.transform.a
+        area = Ground(dataset.crs, result.plan.frame, result.plan.shape).row_areas_m2.mean()
+        assert math.sqrt(area) == pytest.approx(pixel, rel=0.02)
+        gsd = dataset.read(3)
+        np.testing.assert_allclose(gsd, math.sqrt(area) / np.sqrt(result.density), rtol=1e-3)
     assert len(gpd.read_file(files["samples"])) == len(result.samples)
     summary = json.loads(json.dumps(result.summary()))
     assert summary["outputs"]["density"] == str(files["output"])

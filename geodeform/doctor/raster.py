@@ -40,7 +40,7 @@ from geodeform.doctor.findings import (
 )
 from geodeform.doctor.legends import read_sidecar
 from geodeform.geo.affine import apply, frame_of
-from geodeform.geo.raster import GDAL_CACHE_BYTES
+from geodeform.geo.raster import DENSITY_BANDS, GDAL_CACHE_BYTES
 
 MAX_COUNTED = 1 << 16
 """Largest number of different values that are told apart."""
@@ -105,7 +105,8 @@ def _facts(dataset: Any) -> RasterFacts:
     dtype = str(dataset.dtypes[0])
     scale = float(dataset.scales[0])
     role = ""
-    if dataset.count == 1:
+    # the density's other bands follow from its first
+    if dataset.count == 1 or dataset.descriptions[-1] == DENSITY_BANDS[-1]:
         if "confidence" in description or "probabilit" in description:
             role = "confidence"
         elif "density" in description:

@@ -41,6 +41,9 @@ NODATA_CONFIDENCE = 0
 """Stored confidence of pixels without data. It takes no value away: the largest of n ≤ 255 class
 probabilities is at least 1/255, which is stored as 1."""
 
+DENSITY_BANDS = ("sampling density", "samples per m²", "effective GSD")
+"""Descriptions of the density raster's bands; only the first where the ground is unknown."""
+
 Gcps = tuple[Sequence[GroundControlPoint], CRS | None]
 """Ground control points and their CRS, as rasterio's ``dataset.gcps`` gives them."""
 
@@ -51,7 +54,7 @@ GDAL_CACHE_BYTES = 256 << 20
 
 
 class _CogWriter:
-    """A single-band COG, written block by block inside a ``with`` block.
+    """A COG, written block by block inside a ``with`` block.
 
     The base of the three rasters below. The file appears at the end of the ``with`` block, or not
     at all.
@@ -61,7 +64,7 @@ class _CogWriter:
     _nodata: ClassVar[float]
     _resampling: ClassVar[str]  # of the overviews
     _predictor: ClassVar[str]
-    _description: ClassVar[str]
+    _bands: tuple[str, ...]  # their descriptions
 
     def __init__(
         self,
@@ -101,7 +104,8 @@ class _CogWriter:
 
         Args:
             window: Where the block lies, within the raster.
-            data: (window.height, window.width) values of the raster's type.
+            data: (window.height, window.width) values of the raster's type, and before them a
+                dimension for the bands where there are several.
 
         Raises:
             ValueError: If the block's shape or type is not the window's or the raster's, or the
@@ -110,10 +114,12 @@ class _CogWriter:
         """
         if self._dataset is None:
             raise ValueError("Blocks can be written inside the writer's with block only.")
-        if data.shape != (window.height, window.width) or data.dtype != self._dtype:
+        n = len(self._bands)
+        planes = (n, window.height, window.width)
+        if data.shape != (planes if n > 1 else planes[1:]) or data.dtype != self._dtype:
             raise ValueError(
                 f"A block of {data.dtype} {data.shape} does not fit a window of "
-                f"{self._dtype} {(window.height, window.width)}."
+                f"{self._dtype} {planes if n > 1 else planes[1:]}."
             )
         if (
             min(window.row_off, window.col_off) < 0
@@ -122,7 +128,7 @@ class _CogWriter:
         ):
             raise ValueError(f"{window} reaches beyond the raster of {self.shape}.")
         with self._errors():
-            self._dataset.write(data, 1, window=window)
+            self._dataset.write(data.reshape(planes), window=window)
         self._written.append((window, _checksum(data)))
 
     def __exit__(
@@ -152,7 +158,7 @@ class _CogWriter:
                 driver="GTiff",
                 height=height,
                 width=width,
-                count=1,
+                count=len(self._bands),
                 dtype=self._dtype,
                 nodata=self._nodata,
                 tiled=True,
@@ -164,7 +170,8 @@ class _CogWriter:
                 bigtiff="IF_SAFER",
                 **self._georeference,
             )
-            self._dataset.set_band_description(1, self._description)
+            for band, description in enumerate(self._bands, 1):
+                self._dataset.set_band_description(band, description)
             self._dataset.update_tags(**self._tags)
             self._describe(self._dataset)
 
@@ -207,7 +214,7 @@ class _CogWriter:
         crs = self._georeference["crs"]
         with rasterio.open(self._staged) as written:
             for window, checksum in self._written:
-                if _checksum(written.read(1, window=window)) != checksum:
+                if _checksum(written.read(window=window)) != checksum:
                     raise OutputError(
                         f"Cannot write {final_path(self._path)} (it came out damaged); check the "
                         "free disk space."
@@ -254,7 +261,7 @@ class ClassRasterWriter(_CogWriter):
     _nodata = NODATA_CLASS
     _resampling = "MODE"
     _predictor = "NO"
-    _description = "class"
+    _bands = ("class",)
 
     def __init__(
         self,
@@ -305,7 +312,7 @@ class ConfidenceRasterWriter(_CogWriter):
     _nodata = NODATA_CONFIDENCE
     _resampling = "AVERAGE"
     _predictor = "STANDARD"
-    _description = "confidence"
+    _bands = ("confidence",)
 
     def _describe(self, dataset: Any) -> None:
         dataset.scales = (1 / 255,)
@@ -313,10 +320,12 @@ class ConfidenceRasterWriter(_CogWriter):
 
 
 class DensityRasterWriter(_CogWriter):
-    """The density raster: sampled pixels per source pixel, float32, NaN where there is no data.
+    """The density raster: how densely a scene was sampled, float32, NaN where there is no data.
 
-    It varies slowly, so it comes on a coarser grid than the scene (see :func:`coarse_grid`), with
-    its own exact transform. Overviews are averages.
+    Band 1 has sampled pixels per source pixel. Where the ground is known, band 2 has samples per m²
+    and band 3 the effective ground sampling distance in metres: the distance of samples on a square
+    grid as dense. It varies slowly, so it comes on a coarser grid than the scene (see
+    :func:`coarse_grid`), with its own exact transform. Overviews are averages.
 
     Args:
         path: Where the file shall appear: ``.tif`` or ``.tiff``.
@@ -325,8 +334,7 @@ class DensityRasterWriter(_CogWriter):
         crs: The scene's CRS, or ``None``.
         gcps: Ground control points in the coarser grid and their CRS.
         tags: Metadata of the file.
-        pixel_area_m2: Ground area of one SOURCE pixel where it is known; tagged as
-            ``samples_per_m2_factor`` = 1/area, by which the values become samples per m².
+        pixel_areas_m2: (height,) ground area of one SOURCE pixel in each row, where it is known.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
@@ -337,7 +345,7 @@ class DensityRasterWriter(_CogWriter):
     _nodata = math.nan
     _resampling = "AVERAGE"
     _predictor = "FLOATING_POINT"
-    _description = "sampling density"
+    _bands: tuple[str, ...] = DENSITY_BANDS[:1]
 
     def __init__(
         self,
@@ -348,12 +356,13 @@ class DensityRasterWriter(_CogWriter):
         crs: CRS | None,
         gcps: Gcps | None = None,
         tags: Mapping[str, str],
-        pixel_area_m2: float | None = None,
+        pixel_areas_m2: NDArray[np.float64] | None = None,
         overwrite: bool = False,
     ) -> None:
+        self._areas = pixel_areas_m2
+        if pixel_areas_m2 is not None:
+            self._bands = DENSITY_BANDS
         meaning = {"density_meaning": "sampled pixels per source pixel"}
-        if pixel_area_m2 is not None:
-            meaning["samples_per_m2_factor"] = repr(1 / pixel_area_m2)
         super().__init__(
             path,
             shape=shape,
@@ -364,8 +373,20 @@ class DensityRasterWriter(_CogWriter):
             overwrite=overwrite,
         )
 
+    def write(self, window: Window, data: NDArray[Any]) -> None:
+        """Write one block of sampled pixels per source pixel; the other bands follow from it."""
+        if self._areas is None or data.ndim != 2:
+            super().write(window, data)
+            return
+        top = int(window.row_off)
+        on_ground = data / self._areas[top : top + len(data), None]
+        with np.errstate(divide="ignore"):
+            distance = np.where(on_ground > 0, 1 / np.sqrt(on_ground), np.nan)
+        super().write(window, np.stack([data, on_ground, distance]).astype(self._dtype))
+
     def _describe(self, dataset: Any) -> None:
-        dataset.set_band_unit(1, "samples per source pixel")
+        for band, unit in enumerate(("samples per source pixel", "1/m²", "m")[: dataset.count], 1):
+            dataset.set_band_unit(band, unit)
 
 
 def coarse_grid(

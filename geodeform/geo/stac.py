@@ -341,8 +341,8 @@ class _Raster:
     nodata: float | None
     scale: float
     offset: float
-    unit: str
-    description: str
+    units: tuple[str, ...]
+    descriptions: tuple[str, ...]
     tags: dict[str, str]
 
     @classmethod
@@ -361,8 +361,8 @@ class _Raster:
                         nodata=dataset.nodatavals[0],
                         scale=float(dataset.scales[0]),
                         offset=float(dataset.offsets[0]),
-                        unit=dataset.units[0] or "",
-                        description=dataset.descriptions[0] or "",
+                        units=tuple(unit or "" for unit in dataset.units),
+                        descriptions=tuple(name or "" for name in dataset.descriptions),
                         tags=dict(dataset.tags()),
                     )
         except RasterioError as error:
@@ -370,24 +370,27 @@ class _Raster:
 
     def fields(self) -> dict[str, Any]:
         """Return the asset's fields of the projection and raster extensions."""
-        band: dict[str, Any] = {
-            "data_type": self.dtype,
-            "scale": self.scale,
-            "offset": self.offset,
-            "sampling": "area",
-        }
-        if self.description:
-            band["name"] = self.description
-        if self.unit:
-            band["unit"] = self.unit
-        if self.nodata is not None:
-            whole = float(self.nodata).is_integer()
-            nan = math.isnan(self.nodata)
-            band["nodata"] = "nan" if nan else int(self.nodata) if whole else self.nodata
         size = None if self.crs is None else ground_size(self.transform, self.crs, self.shape)
-        if size is not None:
-            band["spatial_resolution"] = round(math.sqrt(size[2]), 6)
-        fields: dict[str, Any] = {"raster:bands": [band], "proj:shape": list(self.shape)}
+        bands = []
+        for description, unit in zip(self.descriptions, self.units, strict=True):
+            band: dict[str, Any] = {
+                "data_type": self.dtype,
+                "scale": self.scale,
+                "offset": self.offset,
+                "sampling": "area",
+            }
+            if description:
+                band["name"] = description
+            if unit:
+                band["unit"] = unit
+            if self.nodata is not None:
+                whole = float(self.nodata).is_integer()
+                nan = math.isnan(self.nodata)
+                band["nodata"] = "nan" if nan else int(self.nodata) if whole else self.nodata
+            if size is not None:
+                band["spatial_resolution"] = round(math.sqrt(size[2]), 6)
+            bands.append(band)
+        fields: dict[str, Any] = {"raster:bands": bands, "proj:shape": list(self.shape)}
         if not self.fitted and self.transform != Affine.identity():
             fields["proj:transform"] = list(self.transform[:6])
         return fields

@@ -241,16 +241,22 @@ def test_density_raster_says_what_it_means(tmp_path: Path) -> None:
     data = np.linspace(0.001, 3, 600 * 530, dtype=np.float32).reshape(600, 530)
     data[:20] = np.nan
     with DensityRasterWriter(
-        path, shape=data.shape, transform=NORTH_UP, crs=UTM, tags={}, pixel_area_m2=0.09
-    ) as writer:
-        writer.write(Window(0, 0, 530, 600), data)
+        path, shape=data.shape, transform=NORTH_UP, crs=UTM, tags={},
+        pixel_areas_m2=np.linspace(0.09, 0.1, 600),
+    ) as writer:  # fmt: skip
+        writer.write(Window(0, 0, 530, 256), data[:256])
+        writer.write(Window(0, 256, 530, 344), data[256:])
     assert_cog(path)
     with opened(path) as dataset:
         assert np.array_equal(dataset.read(1), data, equal_nan=True)
         assert np.isnan(dataset.nodata)
-        assert dataset.descriptions == ("sampling density",)
-        assert dataset.units == ("samples per source pixel",)
-        assert float(dataset.tags()["samples_per_m2_factor"]) == pytest.approx(1 / 0.09)
+        assert dataset.descriptions == ("sampling density", "samples per m²", "effective GSD")
+        assert dataset.units == ("samples per source pixel", "1/m²", "m")
+        # 0.0025 samples a pixel of 0.0958 m² are 6.2 m apart
+        per_m2, gsd = dataset.read(2), dataset.read(3)
+        assert np.allclose(per_m2 * np.linspace(0.09, 0.1, 600)[:, None], data, equal_nan=True)
+        assert np.allclose(gsd[20:] ** -2, per_m2[20:], rtol=1e-5)
+        assert np.isnan(gsd[:20]).all()
         half = dataset.read(1, out_shape=(300, 265))
     expected = data.reshape(300, 2, 265, 2).mean(axis=(1, 3))
     assert np.allclose(half[10:], expected[10:], rtol=1e-6)
