@@ -27,6 +27,7 @@ from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPrediction, WindowPredictor
 from geodeform.result import ClassArea
 from geodeform.sampled_points import SampledPoints
+from geodeform.trust import TrustField
 
 _SKETCH_POINTS = 12_000  # sampled positions kept for a picture
 
@@ -74,7 +75,8 @@ class SceneMapper:
         """Write the rasters.
 
         Args:
-            rasters: Where to write ``labels`` and, if named, ``confidence`` and ``density``.
+            rasters: Where to write ``labels`` and, if named, ``confidence``, ``density`` and
+                ``trust``.
             tags: Metadata of every raster.
             keep_samples: Whether every sampled point is kept (in memory) for a vector file.
             progress: Called with (windows done, windows in all).
@@ -105,6 +107,14 @@ class SceneMapper:
                 )
             painters = stack.enter_context(ThreadPoolExecutor(torch.get_num_threads()))
             mosaic = Mosaic(plan.windows, n_classes=len(self.scheme), executor=painters)
+            trust = None
+            if "trust" in rasters:
+                trust = stack.enter_context(
+                    TrustField(
+                        plan, self._predictor.model.spec, rasters["trust"],
+                        place=place, tags=tags, executor=painters,
+                    )
+                )  # fmt: skip
 
             def emit(final: bool) -> None:
                 for window, labels, confidence in mosaic.close() if final else mosaic.finished():
@@ -114,18 +124,24 @@ class SceneMapper:
                     labels_file.write(window, labels)
                     if confidence_file is not None:
                         confidence_file.write(window, confidence)
+                    if trust is not None:
+                        trust.write(window, confidence, final=final)
 
             thinning = self._sketch_step()
             for done, (index, prediction) in enumerate(self._predictor.predict(plan.active), 1):
                 if prediction is None:
                     self.skipped += 1
                     mosaic.skip(index)
+                    if trust is not None:
+                        trust.skip(index)
                 else:
                     self.predicted += 1
                     self.sampled_pixels += math.prod(self.plan.size_of(index))
                     mosaic.feed(index, prediction)
                     if field is not None:
                         field.feed(index, prediction.samples)
+                    if trust is not None:
+                        trust.feed(index, prediction)
                     self._keep(index, prediction, thinning, keep_samples)
                 emit(final=False)
                 if progress is not None:

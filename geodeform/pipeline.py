@@ -68,6 +68,7 @@ _SUFFIXES = {
     "labels": RASTER_SUFFIXES,
     "confidence": RASTER_SUFFIXES,
     "density": RASTER_SUFFIXES,
+    "trust": RASTER_SUFFIXES,
     "polygons": VECTOR_SUFFIXES,
     "samples": VECTOR_SUFFIXES,
     "quicklook": PICTURE_SUFFIXES,
@@ -90,6 +91,7 @@ def segment_scene(
     output: PathLike | None = None,
     confidence: PathLike | None = None,
     density: PathLike | None = None,
+    trust: PathLike | None = None,
     polygons: PathLike | bool | None = None,
     samples: PathLike | bool | None = None,
     quicklook: PathLike | None = None,
@@ -131,6 +133,8 @@ def segment_scene(
             labels, confidence and density come back in memory.
         confidence: Confidence raster to write (``.tif``).
         density: Sampling-density raster to write (``.tif``).
+        trust: Raster to write of confidence times how near the samples lie (``.tif``), see
+            :mod:`geodeform.trust`.
         polygons: Vector file to write (``.gpkg``, ``.parquet``, ``.fgb``, ``.geojson``), or True
             for a GeoDataFrame alone.
         samples: The same for the sampled points.
@@ -171,6 +175,7 @@ def segment_scene(
         "labels": output,
         "confidence": confidence,
         "density": density,
+        "trust": trust,
         "polygons": None if isinstance(polygons, bool) else polygons,
         "samples": None if isinstance(samples, bool) else samples,
         "quicklook": quicklook,
@@ -228,6 +233,8 @@ def segment_scene(
             rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
         if everything or density is not None or quicklook is not None:
             rasters["density"] = staged.get("density", scratch / "density.tif")
+        if trust is not None:
+            rasters["trust"] = staged["trust"]
         predictor = stack.enter_context(run.predictor())
         mapper = SceneMapper(run.scene, predictor, scheme)
         mapper.run(rasters, run_tags(run), keep_samples=bool(samples), progress=progress)

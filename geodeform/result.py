@@ -78,8 +78,8 @@ class SegmentationResult:
         class_areas: Pixels and area of each class.
         plan: Windows, sampled size, scaling and notes of the run.
         facts: Time, memory, share of pixels sampled.
-        paths: Files written, by kind (``labels``, ``confidence``, ``density``, ``polygons``,
-            ``samples``, ``quicklook``, ``report``, ``project``, ``stac``).
+        paths: Files written, by kind (``labels``, ``confidence``, ``density``, ``trust``,
+            ``polygons``, ``samples``, ``quicklook``, ``report``, ``project``, ``stac``).
     """
 
     scene: str

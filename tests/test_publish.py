@@ -89,7 +89,7 @@ def test_polygons_say_what_their_pixels_say(tmp_path: Path) -> None:
     run(tmp_path, "projected")
     polygons = gpd.read_file(tmp_path / "map.gpkg", layer="polygons")
     assert shapely.coverage_is_valid(polygons.geometry.to_numpy())
-    assert polygons.spacing_m.between(4, 30).all()
+    assert polygons.gsd_mean.between(4, 30).all()
     assert polygons.conf_mean.between(0.2, 1).all()
     with rasterio.open(tmp_path / "map.tif") as raster:
         mapped = int((raster.read(1) != NODATA_CLASS).sum())

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 @click.option(
     "--density",
     metavar="FILE",
-    help="Sampling density: adds spacing_m, the mean distance between samples.",
+    help="Sampling density: adds gsd_mean, the mean distance between samples, and observed_frac, "
+    "the share of the pixels that was sampled.",
 )
 @polygon_options
 @overwrite_option

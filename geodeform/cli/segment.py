@@ -46,7 +46,16 @@ from geodeform.geo.outputs import (
 @model_option
 @scene_options
 @click.option("--confidence", is_flag=True, help="Also write OUTPUT_confidence.tif.")
-@click.option("--density", is_flag=True, help="Also write OUTPUT_density.tif (samples a pixel).")
+@click.option(
+    "--density",
+    is_flag=True,
+    help="Also write OUTPUT_density.tif (samples a pixel and a m², effective GSD).",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Also write OUTPUT_trust.tif (confidence times how near the samples lie).",
+)
 @click.option(
     "--samples",
     type=VECTOR_OUTPUT,
@@ -101,6 +110,7 @@ def command(
     budget: Budget | None,
     confidence: bool,
     density: bool,
+    trust: bool,
     samples: Path | None,
     polygons: Path | None,
     min_area: float,
@@ -139,6 +149,7 @@ def command(
         output,
         confidence=confidence or qgis is not None,
         density=density or qgis is not None,
+        trust=trust,
         others=others,
     )
     # torch is imported here, when work begins
@@ -199,6 +210,7 @@ def plan_outputs(
     *,
     confidence: bool,
     density: bool,
+    trust: bool,
     others: Mapping[str, Path | None],
 ) -> list[tuple[str, dict[str, Any]]]:
     """Name every output of every scene, before any work.
@@ -229,6 +241,7 @@ def plan_outputs(
             "output": labels,
             "confidence": labels.with_name(f"{labels.stem}_confidence.tif") if confidence else None,
             "density": labels.with_name(f"{labels.stem}_density.tif") if density else None,
+            "trust": labels.with_name(f"{labels.stem}_trust.tif") if trust else None,
         }
         for kind, path in others.items():
             files[kind] = path and Path(str(path).replace("{stem}", stem))

@@ -155,6 +155,17 @@ def map_layers(
                 themes=(_CONFIDENCE,),
             )
         )
+    if "trust" in outputs:
+        layers.append(
+            RasterLayer(
+                "Trust",
+                outputs["trust"],
+                confidence_style(),
+                group=extras,
+                visible=False,
+                themes=(),
+            )
+        )
     if "density" in outputs:
         layers.append(
             RasterLayer(

@@ -319,6 +319,12 @@ class ConfidenceRasterWriter(_CogWriter):
         dataset.offsets = (0.0,)
 
 
+class TrustRasterWriter(ConfidenceRasterWriter):
+    """The trust raster, stored as :class:`ConfidenceRasterWriter` stores confidence."""
+
+    _bands = ("trust",)
+
+
 class DensityRasterWriter(_CogWriter):
     """The density raster: how densely a scene was sampled, float32, NaN where there is no data.
 

@@ -77,6 +77,7 @@ _ASSETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "labels": ("Class raster", ("data",)),
     "confidence": ("Confidence", ("data",)),
     "density": ("Sampling density", ("metadata",)),
+    "trust": ("Trust", ("data",)),
     "polygons": ("Class polygons", ("data",)),
     "samples": ("Sampled points", ("metadata",)),
     "quicklook": ("Scene, sampling and map in one picture", ("overview",)),

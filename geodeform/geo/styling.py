@@ -23,7 +23,7 @@ from geodeform.geo.style import (
     write_style,
 )
 
-_STYLED = ("labels", "confidence", "density", "polygons", "samples")
+_STYLED = ("labels", "confidence", "trust", "density", "polygons", "samples")
 _TABLES = {"polygons": "Land cover", "samples": "Sampled points"}  # of GeoPackages → style's name
 
 
@@ -69,6 +69,7 @@ def write_styles(
     """
     makers: dict[str, Callable[[Path], str]] = {  # of one stem, the first of a kind wins
         "confidence": lambda _: confidence_style(),
+        "trust": lambda _: confidence_style(),
         "density": lambda path: density_style(*density_range(path)),
     }
     if scheme is not None:

@@ -113,10 +113,11 @@ def polygonize(
         geographic CRSs and for projections that stretch areas by over 2 % there, such as Web
         Mercator; in the plane otherwise; left out without a CRS), ``area_px`` (number of pixels,
         before smoothing and simplification), ``conf_mean`` (mean confidence of these pixels, 0…1;
-        only with ``confidence``), ``spacing_m`` (mean distance between samples in metres, which is
+        only with ``confidence``), ``gsd_mean`` (mean distance between samples in metres, which is
         1/√(samples per m²), or ``spacing_px`` in pixels without a CRS; only with ``density``),
-        ``colour`` (``#RRGGBB``) and ``geometry``. Means leave out pixels without a value; they are
-        NaN where none has one.
+        ``observed_frac`` (samples over its pixels, at most 1; only with ``density``), ``colour``
+        (``#RRGGBB``) and ``geometry``. Means leave out pixels without a value; they are NaN where
+        none has one.
 
     Raises:
         SceneError: If a raster cannot be read, does not fit, or holds classes without a name in the
@@ -673,6 +674,7 @@ def _frame(
     if "density" in means:
         pixel = _sizes(components, numbers, n, ground)[valued] / pixels
         samples = np.where(means["density"] > 0, means["density"], np.nan) / pixel
-        columns["spacing_px" if ground is None else "spacing_m"] = 1 / np.sqrt(samples)
+        columns["spacing_px" if ground is None else "gsd_mean"] = 1 / np.sqrt(samples)
+        columns["observed_frac"] = np.minimum(means["density"], 1.0)
     columns["colour"] = np.array([to_hex(colour) for colour in colours], object)[ids]
     return gpd.GeoDataFrame(columns, geometry=geometry, crs=None if ground is None else ground.crs)

@@ -72,7 +72,7 @@ def test_it_writes_polygons_and_says_what(folder: Path, tmp_path: Path) -> None:
     for name in SCHEME.names:
         assert name in done.stdout
     assert set(polygons.class_name) == set(SCHEME.names)
-    assert polygons.spacing_m.tolist() == pytest.approx([5.0] * len(polygons), rel=1e-5)
+    assert polygons.gsd_mean.tolist() == pytest.approx([5.0] * len(polygons), rel=1e-5)
     assert polygons.conf_mean.between(0, 1).all()
     assert polygons.is_valid.all()
     assert shapely.coverage_is_valid(polygons.geometry.values)

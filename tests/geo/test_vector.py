@@ -460,10 +460,13 @@ def test_spacing_is_the_distance_between_samples(tmp_path: Path) -> None:
     for rows_at_once in (1, 2, 3):
         metres = polygonize(
             tmp_path / "c.tif", density=tmp_path / "d.tif", block_rows=rows_at_once
-        ).spacing_m
+        ).gsd_mean
         assert metres.tolist() == pytest.approx((0.3 / np.sqrt(means)).tolist(), rel=1e-5)
     pixels = polygonize(classes, scheme=DUBAI, density=cells)
     assert pixels.spacing_px.tolist() == pytest.approx((1 / np.sqrt(means)).tolist())
+    assert pixels.observed_frac.tolist() == pytest.approx(means.tolist())
+    whole = polygonize(classes, scheme=DUBAI, density=np.full((3, 5), 1.5))
+    assert whole.observed_frac.tolist() == [1, 1]  # no pixel is seen more than once
     nothing = polygonize(classes, scheme=DUBAI, density=np.full((3, 5), np.nan))
     assert nothing.spacing_px.isna().all()
 
