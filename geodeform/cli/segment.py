@@ -45,6 +45,19 @@ from geodeform.geo.outputs import (
 )
 @model_option
 @scene_options
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Take the largest budget that is estimated to need no longer, instead of --budget.",
+)
+@click.option(
+    "--target-confidence",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    metavar="MEAN",
+    help="Take the smallest budget at which a few windows have this mean confidence (0 to 1), "
+    "instead of --budget.",
+)
 @click.option("--confidence", is_flag=True, help="Also write OUTPUT_confidence.tif.")
 @click.option(
     "--density",
@@ -108,6 +121,8 @@ def command(
     output: Path | None,
     model: str | None,
     budget: Budget | None,
+    time_limit: float | None,
+    target_confidence: float | None,
     confidence: bool,
     density: bool,
     trust: bool,
@@ -134,6 +149,8 @@ def command(
     With several scenes, -o is a folder, and {stem} in the other file names stands for each
     scene's name. Each scene is finished or reported; the exit code is 1 if any failed.
     """
+    if sum(given is not None for given in (budget, time_limit, target_confidence)) > 1:
+        raise click.UsageError("Give one of --budget, --time-limit and --target-confidence.")
     reporter = Reporter(quiet=quiet, verbose=verbose)
     others = {
         "samples": samples,
@@ -153,6 +170,7 @@ def command(
         others=others,
     )
     # torch is imported here, when work begins
+    from geodeform.budget_choice import budget_for_confidence, budget_for_time
     from geodeform.device import describe_device, resolve_device
     from geodeform.models.model_file import load_model
     from geodeform.pipeline import estimate, segment_scene
@@ -166,8 +184,13 @@ def command(
     failed = False
     for scene, files in jobs:
         try:
+            common: dict[str, Any] = {"model": network, "device": target, **settings}
+            if time_limit is not None:
+                budget = budget_for_time(scene, time_limit, **common)
+            elif target_confidence is not None:
+                budget = budget_for_confidence(scene, target_confidence, **common)
             if dry_run:
-                planned = estimate(scene, model=network, budget=budget, device=target, **settings)
+                planned = estimate(scene, budget=budget, **common)
                 reports.append(planned.summary())
                 if not as_json:
                     print_plan(planned)
@@ -180,9 +203,7 @@ def command(
             ):
                 result = segment_scene(
                     scene,
-                    model=network,
                     budget=budget,
-                    device=target,
                     overwrite=overwrite,
                     min_area=min_area,
                     fill_holes=fill_holes,
@@ -190,7 +211,7 @@ def command(
                     smooth=smooth,
                     progress=progress,
                     **files,
-                    **settings,
+                    **common,
                 )
             reports.append(result.summary())
             if not as_json and not quiet:

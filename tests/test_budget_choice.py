@@ -1,0 +1,77 @@
+"""Budgets for a time or a confidence."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+from evaluation_scenes import SHORE, demo_cut
+
+import geodeform
+from geodeform import budget_choice
+from geodeform.budget import Budget
+from geodeform.budget_choice import budget_for_confidence, budget_for_time
+from geodeform.cli.main import main
+from geodeform.errors import ConfigError
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A machine that needs 1 s for a scene and 200 s for all of its pixels; shares it was asked."""
+    asked: list[float] = []
+
+    def estimate(source, *, budget, **settings):
+        asked.append(budget)
+        plan = SimpleNamespace(share=budget, scene="scene.tif")
+        return SimpleNamespace(plan=plan, seconds=1 + 200 * budget, device="CPU (2 threads)")
+
+    monkeypatch.setattr(budget_choice, "estimate", estimate)
+    return asked
+
+
+@pytest.mark.parametrize("seconds", [1.3, 5.0, 41.0, 200.0])
+def test_the_budget_fills_the_time(clock, seconds):
+    budget = budget_for_time("scene.tif", seconds)
+    assert budget.kind == "share"
+    assert 0.98 * (seconds - 1) / 200 <= budget.value <= (seconds - 1) / 200 + 1e-9
+    assert len(clock) < 2 or clock[-2] < budget.value  # nothing slower than needed was tried
+
+
+def test_time_for_everything_and_for_nothing(clock):
+    assert budget_for_time("scene.tif", 1000.0) == Budget("share", 1.0)
+    with pytest.raises(ConfigError, match=r"scene.tif takes about 1.2 s at a budget of 0.1%"):
+        budget_for_time("scene.tif", 0.5)
+    with pytest.raises(ConfigError, match="more than 0"):
+        budget_for_time("scene.tif", 0.0)
+
+
+def test_a_map_is_as_sure_as_was_asked():
+    scene = xr.DataArray(np.moveaxis(demo_cut(SHORE)[0], -1, 0), dims=("band", "y", "x"))
+    model, how = geodeform.load_model(), {"bands": (1, 2, 3), "gsd": 1.0}
+
+    def reached(budget):  # one window, so that a few windows are all
+        return float(
+            geodeform.segment_scene(scene, model=model, budget=budget, **how).confidence.mean()
+        )
+
+    at = reached("0.5%")
+    budget = budget_for_confidence(scene, at - 0.005, model=model, **how)
+    assert reached(budget) >= at - 0.006
+    assert budget.value <= 0.0051
+    lower = Budget("share", budget.value / 1.6)
+    assert budget.value == 0.001 or reached(lower) < at - 0.004
+    with pytest.raises(
+        ConfigError, match=r"No budget reaches a mean confidence of 99.9%: the best"
+    ):
+        budget_for_confidence(scene, 0.999, model=model, **how)
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        budget_for_confidence(scene, 1.0, model=model, **how)
+
+
+def test_one_choice_at_a_time():
+    done = CliRunner().invoke(main, ["segment", "scene.tif", "--budget", "1%", "--time-limit", "5"])
+    assert done.exit_code == 2
+    assert "one of --budget, --time-limit and --target-confidence" in done.output
