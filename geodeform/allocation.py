@@ -43,12 +43,11 @@ def allocate_windows(predictor: WindowPredictor) -> SegmentationPlan:
     errors = np.zeros((len(plan.active), len(candidates)))
     seen = np.zeros(len(plan.active), bool)
     position = {index: k for k, index in enumerate(plan.active)}
-    names = spec.classes.names
-    of_class = np.ones(len(names)) if plan.priority is None else plan.priority.of_classes(names)
+    of_class = class_weights(plan, spec)
     for indices, shares in predictor.expect(plan.active, candidates):
         at = [position[index] for index in indices]
         cells = shares.shape[-2:]
-        of_cell = np.stack([_cell_weights(plan, index, cells) for index in indices])
+        of_cell = np.stack([cell_weights(plan, index, cells) for index in indices])
         errors[at] = np.einsum("bscyx,c,byx->bs", shares, of_class, of_cell) / math.prod(cells)
         seen[at] = True
     costs = np.array([math.prod(size) for size in candidates])
@@ -87,7 +86,13 @@ def candidate_sizes(plan: SegmentationPlan, spec: ModelSpec) -> list[Size]:
     return sorted(sizes, key=math.prod)
 
 
-def _cell_weights(plan: SegmentationPlan, index: int, shape: Size) -> NDArray[np.float32]:
+def class_weights(plan: SegmentationPlan, spec: ModelSpec) -> NDArray[np.float64]:
+    """What an error counts of each class (n_classes,)."""
+    names = spec.classes.names
+    return np.ones(len(names)) if plan.priority is None else plan.priority.of_classes(names)
+
+
+def cell_weights(plan: SegmentationPlan, index: int, shape: Size) -> NDArray[np.float32]:
     """What an error counts in each cell (h, w) of a window: nothing outside what is mapped."""
     window = plan.windows[index]
     weights = np.ones(shape, np.float32)

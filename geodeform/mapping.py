@@ -51,7 +51,7 @@ class SceneMapper:
         self.plan: SegmentationPlan = predictor.plan
         self.scheme = scheme
         self.predicted = 0
-        self.sampled_pixels = 0
+        self.sampled_pixels = self.plan.replaced_samples
         self.skipped = 0
         self.samples = SampledPoints(scene, self.plan)
         self.sketch: list[NDArray[np.float32]] = []

@@ -51,6 +51,7 @@ from geodeform.publish import (
     write_run_stac,
 )
 from geodeform.quicklook import NODATA_GREY, draw_quicklook
+from geodeform.refine import Refinement
 from geodeform.result import RunFacts, SegmentationResult
 from geodeform.run import (
     PathLike,
@@ -109,6 +110,7 @@ def segment_scene(
     overlap: float = 0.125,
     bbox: Sequence[float] | None = None,
     aoi: PathLike | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometry | None = None,
+    refine: int = 0,
     device: str | torch.device = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -155,6 +157,9 @@ def segment_scene(
         overlap: Part of a window shared with each neighbour, 0…0.5.
         bbox: (xmin, ymin, xmax, ymax) in the scene's CRS: map only this part.
         aoi: Area of interest: map its bounding box, nodata outside it.
+        refine: Passes after a first, coarse one, in which the rest of the budget goes where the map
+            is unsure, see :mod:`geodeform.refine`; every pass ends with whole outputs. The
+            allocation is its own then.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
         overwrite: Whether existing outputs may be replaced.
         progress: Called with (windows done, windows in all).
@@ -183,116 +188,129 @@ def segment_scene(
         "project": qgis,
         "stac": stac,
     }
+    if refine < 0 or (refine and allocation is not None):
+        raise ConfigError("A refinement takes steps from 1, and no allocation: it has its own.")
     in_memory = output is None
-    with ExitStack() as stack:
-        outputs = stack.enter_context(
-            OutputSet(
-                overwrite=overwrite,
-                inputs=[
-                    p for p in (source, model, aoi, focus, priority) if isinstance(p, str | Path)
-                ],
+    refinement = Refinement(refine)
+    for step in range(refine + 1):
+        with ExitStack() as stack:
+            outputs = stack.enter_context(
+                OutputSet(
+                    overwrite=overwrite or step > 0,
+                    inputs=[
+                        p
+                        for p in (source, model, aoi, focus, priority)
+                        if isinstance(p, str | Path)
+                    ],
+                )
             )
-        )
-        staged = {
-            kind: outputs.add(path, suffixes=_SUFFIXES[kind])
-            for kind, path in wanted.items()
-            if path is not None
-        }
-        add_styles(outputs, wanted)
-        run = stack.enter_context(
-            begin_run(
-                source,
-                model=model,
-                device=device,
-                bands=bands,
-                nodata=nodata,
-                budget=budget,
-                sampler=sampler,
-                allocation=allocation,
-                focus=focus,
-                focus_classes=focus_classes,
-                priority=priority,
-                gsd=gsd,
-                overlap=overlap,
-                stretch=stretch,
-                bbox=bbox,
-                aoi=aoi,
+            staged = {
+                kind: outputs.add(path, suffixes=_SUFFIXES[kind])
+                for kind, path in wanted.items()
+                if path is not None
+            }
+            add_styles(outputs, wanted)
+            run = stack.enter_context(
+                begin_run(
+                    source,
+                    model=model,
+                    device=device,
+                    bands=bands,
+                    nodata=nodata,
+                    budget=budget,
+                    sampler=sampler,
+                    allocation="even" if refine else allocation,
+                    followed=refine > 0,
+                    focus=focus,
+                    focus_classes=focus_classes,
+                    priority=priority,
+                    gsd=gsd,
+                    overlap=overlap,
+                    stretch=stretch,
+                    bbox=bbox,
+                    aoi=aoi,
+                )
             )
-        )
-        plan, scheme = run.plan, run.network.spec.classes
-        if stac is not None and run.network.file is not None:
-            outputs.add(model_item_path(stac), suffixes=STAC_SUFFIXES)
-        for note in plan.notes:
-            logger.warning(note)
-        for kind in ("polygons", "samples"):
-            check_placeable(wanted[kind], plan.crs)
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
-        rasters = {"labels": staged.get("labels", scratch / "labels.tif")}
-        everything = in_memory or bool(polygons) or report is not None
-        if everything or confidence is not None:
-            rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
-        if everything or density is not None or quicklook is not None:
-            rasters["density"] = staged.get("density", scratch / "density.tif")
-        if trust is not None:
-            rasters["trust"] = staged["trust"]
-        predictor = stack.enter_context(run.predictor())
-        mapper = SceneMapper(run.scene, predictor, scheme)
-        mapper.run(rasters, run_tags(run), keep_samples=bool(samples), progress=progress)
-        if not any(area.pixels for area in mapper.class_areas()):
-            logger.warning(
-                f"No pixel of {Path(plan.scene).name} was mapped: there is no data, or the area of "
-                "interest covers no pixel's centre."
-            )
-
-        frame = points = None
-        if polygons:
-            frame = polygonize(
-                rasters["labels"],
-                confidence=rasters["confidence"],
-                density=rasters["density"],
-                scheme=scheme,
-                min_area=min_area,
-                fill_holes=fill_holes,
-                simplify=simplify,
-                smooth=smooth,
-            )
-            if "polygons" in staged:
-                write_polygons(frame, staged["polygons"])
-        if samples:
-            points = mapper.samples.frame(scheme)
-            if "samples" in staged:
-                write_points(points, staged["samples"])
-        facts = _facts(mapper, run.device, start)
-        if quicklook is not None:
-            _draw(staged["quicklook"], mapper, rasters, facts)
-        write_styles(staged, scheme)
-        if report is not None:
-            write_report(
-                staged["report"],
-                labels=rasters["labels"],
-                scene=run.scene,
-                confidence=rasters["confidence"],
-                density=rasters["density"],
-                polygons=staged.get("polygons"),
-                facts=report_facts(facts),
-                notes=plan.notes,
-            )
-        if qgis is not None:
+            plan, scheme = run.plan, run.network.spec.classes
+            if stac is not None and run.network.file is not None:
+                outputs.add(model_item_path(stac), suffixes=STAC_SUFFIXES)
+            for note in plan.notes if step == 0 else ():
+                logger.warning(note)
             for kind in ("polygons", "samples"):
-                if kind in staged and staged[kind].suffix.lower() == ".parquet":
+                check_placeable(wanted[kind], plan.crs)
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
+            rasters = {"labels": staged.get("labels", scratch / "labels.tif")}
+            everything = in_memory or bool(polygons) or report is not None
+            if everything or confidence is not None:
+                rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
+            if everything or density is not None or quicklook is not None:
+                rasters["density"] = staged.get("density", scratch / "density.tif")
+            if trust is not None:
+                rasters["trust"] = staged["trust"]
+            predictor = run.predictor()
+            if refine:
+                run, predictor = refinement.begin(run, step)
+            plan = run.plan
+            stack.enter_context(predictor)
+            mapper = SceneMapper(run.scene, predictor, scheme)
+            mapper.run(rasters, run_tags(run), keep_samples=bool(samples), progress=progress)
+            if not any(area.pixels for area in mapper.class_areas()):
+                logger.warning(
+                    f"No pixel of {Path(plan.scene).name} was mapped: there is no data, or the "
+                    "area of interest covers no pixel's centre."
+                )
+
+            frame = points = None
+            if polygons:
+                frame = polygonize(
+                    rasters["labels"],
+                    confidence=rasters["confidence"],
+                    density=rasters["density"],
+                    scheme=scheme,
+                    min_area=min_area,
+                    fill_holes=fill_holes,
+                    simplify=simplify,
+                    smooth=smooth,
+                )
+                if "polygons" in staged:
+                    write_polygons(frame, staged["polygons"])
+            if samples:
+                points = mapper.samples.frame(scheme)
+                if "samples" in staged:
+                    write_points(points, staged["samples"])
+            facts = _facts(mapper, run.device, start)
+            if quicklook is not None:
+                _draw(staged["quicklook"], mapper, rasters, facts)
+            write_styles(staged, scheme)
+            if report is not None:
+                write_report(
+                    staged["report"],
+                    labels=rasters["labels"],
+                    scene=run.scene,
+                    confidence=rasters["confidence"],
+                    density=rasters["density"],
+                    polygons=staged.get("polygons"),
+                    facts=report_facts(facts),
+                    notes=plan.notes,
+                )
+            if qgis is not None:
+                for kind in ("polygons", "samples"):
+                    if kind in staged and staged[kind].suffix.lower() == ".parquet":
+                        logger.warning(
+                            f"QGIS opens {wanted[kind]} only where its GDAL reads GeoParquet, "
+                            "which Debian's does not: .gpkg opens everywhere."
+                        )
+                for name in write_run_project(staged["project"], staged, run, source):
                     logger.warning(
-                        f"QGIS opens {wanted[kind]} only where its GDAL reads GeoParquet, which "
-                        "Debian's does not: .gpkg opens everywhere."
+                        f"{qgis} has no layer '{name}': QGIS cannot place it without a CRS."
                     )
-            for name in write_run_project(staged["project"], staged, run, source):
-                logger.warning(f"{qgis} has no layer '{name}': QGIS cannot place it without a CRS.")
-        if stac is not None:
-            write_run_stac(staged["stac"], staged, run, source)
-        arrays: dict[str, xr.DataArray] = {
-            kind: open_raster(rasters[kind], kind).load()
-            for kind in ("labels", "confidence", "density")
-            if in_memory and kind in rasters
-        }
+            if stac is not None:
+                write_run_stac(staged["stac"], staged, run, source)
+            arrays: dict[str, xr.DataArray] = {
+                kind: open_raster(rasters[kind], kind).load()
+                for kind in ("labels", "confidence", "density")
+                if in_memory and kind in rasters
+            }
     paths = {kind: Path(path) for kind, path in wanted.items() if path is not None}
     for kind in ("labels", "confidence", "density"):
         if kind in paths and kind not in arrays:

@@ -70,6 +70,8 @@ class SegmentationPlan:
         priority: What an error counts where, and of which class; None where all count the same.
         sizes: (h, w) samples of each window of ``active`` where these differ, in its order; see
             :mod:`geodeform.allocation`. Empty where all get ``sample_size``.
+        refined: Passes of :mod:`geodeform.refine` after the first.
+        replaced_samples: Samples of earlier passes in whose place ``sizes`` are.
     """
 
     scene: str
@@ -89,6 +91,8 @@ class SegmentationPlan:
     notes: tuple[str, ...] = field(default=())
     priority: Priority | None = None
     sizes: tuple[tuple[int, int], ...] = field(default=())
+    refined: int = 0
+    replaced_samples: int = 0
 
     def size_of(self, index: int) -> tuple[int, int]:
         """(h, w) samples of window ``index``, one of :attr:`active`."""
@@ -114,6 +118,8 @@ class SegmentationPlan:
         if self.sizes:
             counts = Counter(self.sizes)
             found["sample_sizes"] = {f"{h}x{w}": counts[h, w] for h, w in self.sizes_used}
+        if self.refined:
+            found["refined"] = self.refined
         if self.priority is not None:
             found["priority"] = self.priority.describe()
         return found
@@ -130,13 +136,17 @@ class SegmentationPlan:
 
     @property
     def sampled_pixels(self) -> int:
-        """Samples over all active windows."""
+        """Samples over all active windows, with those that others have replaced since."""
+        return self.replaced_samples + self._lying_samples
+
+    @property
+    def _lying_samples(self) -> int:
         return sum(math.prod(self.size_of(index)) for index in self.active)
 
     @property
     def density_factor(self) -> int:
         """Scene pixels per cell of the density raster: about the mean sample spacing."""
-        samples = self.sampled_pixels / len(self.active)
+        samples = self._lying_samples / len(self.active)
         return max(1, round(math.sqrt(math.prod(self.window_size) / samples)))
 
     @property

@@ -72,6 +72,7 @@ def begin_run(
     bands: Sequence[int] | None,
     nodata: float | None,
     allocation: str | None = None,
+    followed: bool = False,
     **settings: Any,
 ) -> Iterator[Run]:
     """Load the model (the packaged one if None), open the scene, plan; for a ``with`` statement.
@@ -83,6 +84,7 @@ def begin_run(
         bands: As there.
         nodata: As there.
         allocation: As there.
+        followed: Whether what comes after an even allocation follows classes and priorities.
         **settings: Those of :func:`geodeform.planning.plan_segmentation`.
 
     Raises:
@@ -96,7 +98,7 @@ def begin_run(
         _open_scene(source, network, bands, nodata) as scene,
     ):
         plan = plan_segmentation(scene, network.spec, **settings)
-        if plan.priority is not None and allocation == "even":
+        if plan.priority is not None and allocation == "even" and not followed:
             _check_priority(plan.priority, plan.sampler, network)
         yield Run(scene, network.eval(), target, plan).allocated(allocation)
 

@@ -58,6 +58,14 @@ from geodeform.geo.outputs import (
     help="Take the smallest budget at which a few windows have this mean confidence (0 to 1), "
     "instead of --budget.",
 )
+@click.option(
+    "--refine",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Map coarsely first, then in N passes spend the rest of the budget where the map is "
+    "unsure; outputs are whole after every pass.",
+)
 @click.option("--confidence", is_flag=True, help="Also write OUTPUT_confidence.tif.")
 @click.option(
     "--density",
@@ -123,6 +131,7 @@ def command(
     budget: Budget | None,
     time_limit: float | None,
     target_confidence: float | None,
+    refine: int,
     confidence: bool,
     density: bool,
     trust: bool,
@@ -209,6 +218,7 @@ def command(
                     fill_holes=fill_holes,
                     simplify=simplify,
                     smooth=smooth,
+                    refine=refine,
                     progress=progress,
                     **files,
                     **common,

@@ -1,0 +1,131 @@
+"""Refinement: passes over a real scene, what they keep, spend and write."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from evaluation_scenes import SHORE, demo_cut
+from needy_model import needy_model
+from rasterio.transform import Affine
+from scene_files import scene_file
+
+import geodeform
+from geodeform.errors import ConfigError
+from geodeform.models.deform_segmenter import DeformSegmenter
+from geodeform.refine import Refinement
+from geodeform.run import begin_run
+
+
+@pytest.fixture(scope="module")
+def model() -> DeformSegmenter:
+    """The packaged model on windows of 256 px, so that the scene has many."""
+    packaged = geodeform.load_model()
+    spec = replace(packaged.spec, window_px=(256, 256), sample_size=(64, 64), low_res_size=(16, 16))
+    small = DeformSegmenter(replace(spec, budgets=((32, 32), (64, 64), (96, 96))))
+    small.load_state_dict(packaged.state_dict())
+    return small.eval()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = Affine(1.0, 0.0, 3e5, 0.0, -1.0, 2.8e6)
+    pixels = np.maximum(np.moveaxis(demo_cut(SHORE)[0], -1, 0), 1)
+    pixels[:, :240, :240] = 0
+    path = tmp_path_factory.mktemp("scene") / "shore.tif"
+    return scene_file(path, pixels, transform=where, crs="EPSG:32640", nodata=0)
+
+
+def passes(scene: Path, model: DeformSegmenter, steps: int, **settings):
+    """Sizes, spent samples and predictions of every pass."""
+    refinement = Refinement(steps)
+    for step in range(steps + 1):
+        with begin_run(
+            scene, model=model, device="cpu", bands=None, nodata=None, allocation="even",
+            followed=True, **settings,
+        ) as run:  # fmt: skip
+            run, predictor = refinement.begin(run, step)
+            with predictor:
+                yield run, dict(predictor.predict(run.plan.active))
+
+
+@pytest.mark.parametrize("needy", [False, True])
+def test_passes_spend_the_budget_where_the_map_is_unsure(scene, model, needy):
+    if needy:
+        model = needy_model(model)
+        model.spec = replace(model.spec, window_px=(256, 256), low_res_size=(16, 16))
+    first, *others = list(passes(scene, model, 2))
+    run, before = first
+    even = len(run.plan.active) * 64 * 64
+    assert run.plan.sizes_used == ((32, 32),)
+    assert run.plan.sampled_pixels == len(run.plan.active) * 32 * 32
+    spent = run.plan.sampled_pixels
+    for step, (run, now) in enumerate(others, 1):
+        plan = run.plan
+        again = [i for i in plan.active if now[i] is not before[i]]
+        assert 0 < len(again) < len(plan.active)
+        assert plan.sampled_pixels == spent + sum(math.prod(plan.size_of(i)) for i in again)
+        assert plan.sampled_pixels <= even
+        assert plan.allocation()["refined"] == step
+        unsure = {
+            i: 1 - float(p.probabilities.max(0).mean()) for i, p in before.items() if p is not None
+        }
+        if step == 1 and not needy:  # all at one size: those that are least sure
+            left = [unsure[i] for i in unsure if i not in again]
+            assert min(unsure[i] for i in again) > np.quantile(left, 0.5)
+        assert all(now[i] is None for i in plan.active if before[i] is None)
+        spent, before = plan.sampled_pixels, now
+    assert spent > 0.8 * even
+
+
+def test_what_was_sampled_again_is_what_a_plan_of_these_sizes_gives(scene, model):
+    *_, (refined_run, refined) = passes(scene, model, 1)
+    with begin_run(
+        scene, model=model, device="cpu", bands=None, nodata=None, allocation="even"
+    ) as run:
+        run = replace(run, plan=refined_run.plan)
+        with run.predictor() as predictor:
+            for index, prediction in predictor.predict(run.plan.active):
+                if prediction is None:
+                    assert refined[index] is None
+                else:
+                    np.testing.assert_allclose(
+                        refined[index].probabilities, prediction.probabilities, atol=1e-5
+                    )
+
+
+def test_outputs_are_whole_after_every_pass_and_say_how_they_came(scene, model, tmp_path):
+    out, seen = tmp_path / "map.tif", []
+
+    def look(done: int, total: int) -> None:
+        if done == 1:
+            seen.append(out.exists() and rasterio.open(out).read(1))
+
+    result = geodeform.segment_scene(
+        scene, model=model, output=out, polygons=tmp_path / "map.gpkg", refine=2, progress=look
+    )
+    assert [isinstance(one, np.ndarray) for one in seen] == [False, True, True]
+    with rasterio.open(out) as final:
+        assert final.tags()["refined"] == "2"
+        changed = (final.read(1) != seen[1]).mean()
+    assert 0 < changed < 0.5
+    assert ((seen[1] == 255) == (result.labels.to_numpy() == 255)).all()
+    assert result.summary()["refined"] == 2
+    assert result.facts.sampled_pixels == result.plan.sampled_pixels
+    assert len(result.polygons) > 0
+    with pytest.raises(geodeform.GeodeformError, match="exists already"):
+        geodeform.segment_scene(scene, model=model, output=out, refine=1)
+    with pytest.raises(ConfigError, match="it has its own"):
+        geodeform.segment_scene(scene, model=model, refine=1, allocation="even")
+
+
+def test_refinement_follows_a_class(scene, model):
+    sizes = {}
+    for name in ("Water", "Road"):
+        *_, (run, _) = passes(scene, model, 1, focus_classes=[name])
+        sizes[name] = run.plan.sizes
+    assert sizes["Water"] != sizes["Road"]
