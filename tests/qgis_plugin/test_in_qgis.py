@@ -86,7 +86,7 @@ def test_segment_gives_what_the_command_gives(in_qgis: InQgis, scene: Path, tmp_
             results = processing.run("geodeform:segment", {
                 "INPUT": scene, "EXTENT": extent, "BUDGET": "2%", "OUTPUT": output,
                 "POLYGONS": polygons, "CONFIDENCE": confidence, "DENSITY": "TEMPORARY_OUTPUT",
-                "MIN_AREA": 20,
+                "TRUST": "TEMPORARY_OUTPUT", "MIN_AREA": 20,
             }, feedback=said)
             layer = QgsRasterLayer(results["OUTPUT"], "map")
             density = QgsRasterLayer(results["DENSITY"], "density")
@@ -97,7 +97,8 @@ def test_segment_gives_what_the_command_gives(in_qgis: InQgis, scene: Path, tmp_
                 layer.crs().authid(), layer.width(), layer.height(),
                 [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()],
                 [[block.value(r, c) for c in range(0, 640, 40)] for r in range(0, 512, 40)],
-                density.isValid(), areas.featureCount(), results["SAMPLED_PIXELS"], said.lines,
+                density.isValid() and QgsRasterLayer(results["TRUST"], "trust").isValid(),
+                areas.featureCount(), results["SAMPLED_PIXELS"], said.lines,
             ]))
             """,
             scene, output, polygons, tmp_path / "sure.tif", EXTENT,
@@ -322,6 +323,8 @@ def test_areas_of_interest_arrive_in_the_files_coordinates(
         if "aoi" in options:
             runs = len(list(here.glob("aoi*.gpkg")))
             shutil.copy(options["aoi"], here / f"aoi{runs}.gpkg")
+        if "focus" in options:
+            shutil.copy(options["focus"], here / "focus.gpkg")
         (here / "bboxes.txt").open("a").write(options.get("bbox", "") + "\\n")
         """
     )
@@ -359,6 +362,7 @@ def test_areas_of_interest_arrive_in_the_files_coordinates(
 
         degrees = "55.1,55.2,25.0,25.1 [EPSG:4326]"
         run(scene, None, EXTENT=degrees)
+        run(scene, None, FOCUS=QgsProcessingFeatureSourceDefinition(two.id(), True))
         """,
         scene,
         plain,
@@ -366,6 +370,8 @@ def test_areas_of_interest_arrive_in_the_files_coordinates(
     selected, flipped, named = (gpd.read_file(tmp_path / f"aoi{i}.gpkg") for i in range(3))
     assert selected.crs.to_epsg() == 4326
     assert selected.total_bounds.tolist() == [55.3, 25.2, 55.4, 25.3]
+    focus = gpd.read_file(tmp_path / "focus.gpkg")
+    assert focus.total_bounds.tolist() == [55.3, 25.2, 55.4, 25.3]
     for area in (flipped, named):
         assert area.crs is None or area.crs.name.startswith("Undefined")
         np.testing.assert_allclose(area.total_bounds, [2, 1, 8, 6], atol=1e-9)
@@ -396,12 +402,15 @@ def test_parameters_become_options(
         "MODEL": str(tmp_path / "m.safetensors"), "BUDGET": " 128 ", "SAMPLER": "uniform",
         "BANDS": "3, 2 1", "NODATA": 0, "STRETCH": "2,98", "GSD": 0.5, "OVERLAP": 0,
         "DEVICE": "cpu", "MIN_AREA": 20, "SIMPLIFY": 0.5, "SMOOTH": 2, "FILL_HOLES": 9.5,
-        "OVERWRITE": False, "SAMPLES": str(tmp_path / "s.fgb"),
+        "OVERWRITE": False, "SAMPLES": str(tmp_path / "s.fgb"), "FOCUS_CLASS": "Road",
+        "PRIORITY": str(scene), "ALLOCATION": "need", "TIME_LIMIT": 30, "REFINE": 2,
     }  # fmt: skip
     in_qgis(script, scene, output, json.dumps(everything))
     assert words_of(tmp_path) == [
         "segment", "--json", f"--model={tmp_path}/m.safetensors", "--budget=128",
-        "--sampler=uniform", "--stretch=2,98", "--device=cpu", "--nodata=0", "--gsd=0.5",
-        "--overlap=0", "--bands=3,2,1", f"--output={output}", f"--samples={tmp_path}/s.fgb",
-        "--min-area=20", "--simplify=0.5", "--smooth=2", "--fill-holes=9.5", "--", str(scene),
+        "--sampler=uniform", "--allocation=need", "--focus-class=Road", "--stretch=2,98",
+        "--device=cpu", "--nodata=0", "--gsd=0.5", "--overlap=0", "--bands=3,2,1",
+        f"--priority={scene}", f"--output={output}", f"--samples={tmp_path}/s.fgb",
+        "--min-area=20", "--simplify=0.5", "--smooth=2", "--fill-holes=9.5", "--time-limit=30",
+        "--refine=2", "--", str(scene),
     ]  # fmt: skip

@@ -198,6 +198,39 @@ class GeodeformAlgorithm(QgsProcessingAlgorithm):
             "Map only inside these polygons (or the selected ones), in any CRS.",
         )
 
+    def add_focus(self) -> None:
+        """Add ``FOCUS``, ``FOCUS_CLASS``, ``PRIORITY`` and ``ALLOCATION``."""
+        self.add(
+            QgsProcessingParameterFeatureSource(
+                "FOCUS", "Focus", [QgsProcessing.TypeVectorPolygon], optional=True
+            ),
+            "More of the budget goes inside these polygons (or the selected ones), in any CRS.",
+            advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterString("FOCUS_CLASS", "Focus on class", optional=True),
+            "More of the budget goes where this class is expected, such as Road; for models that "
+            "allocate by need.",
+            advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterRasterLayer("PRIORITY", "Priority", optional=True),
+            "A raster of weights of 0 or more, in any CRS: what an error counts at each place.",
+            advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterEnum(
+                "ALLOCATION",
+                "Allocation",
+                ["even", "need"],
+                optional=True,
+                usesStaticStrings=True,
+            ),
+            "Whether every window gets the same number of samples, or the windows where they are "
+            "expected to take away most errors get more. Not set: by need, where the model can.",
+            advanced=True,
+        )
+
     def add_sampler(self) -> None:
         """Add ``SAMPLER``."""
         self.add(
@@ -282,13 +315,15 @@ class GeodeformAlgorithm(QgsProcessingAlgorithm):
         """Return the options of geodeform for the parameters that this algorithm has and were set.
 
         Raises:
-            QgsProcessingException: If the area of interest cannot be read or written.
+            QgsProcessingException: If an area or the priority cannot be read or written.
         """
         options: dict[str, Any] = {}
-        for name in ("MODEL", "BUDGET", "SAMPLER", "STRETCH", "DEVICE"):
+        for name in (
+            "MODEL", "BUDGET", "SAMPLER", "ALLOCATION", "FOCUS_CLASS", "STRETCH", "DEVICE",
+        ):  # fmt: skip
             if self._given(name, parameters):
                 text = self.parameterAsString(parameters, name, context).strip()
-                options[name.lower()] = text
+                options[name.lower().replace("_", "-")] = text
         for name in ("NODATA", "GSD", "OVERLAP"):
             if self._given(name, parameters):
                 options[name.lower()] = self.parameterAsDouble(parameters, name, context)
@@ -298,11 +333,17 @@ class GeodeformAlgorithm(QgsProcessingAlgorithm):
             extent = self.parameterAsExtent(parameters, "EXTENT", context, scene.crs)
             if not extent.isNull():
                 options["bbox"] = scene.bbox(extent)
-        if self._given("AOI", parameters):
-            source = self.parameterAsSource(parameters, "AOI", context)
-            if source is None:
-                raise QgsProcessingException(self.invalidSourceError(parameters, "AOI"))
-            options["aoi"] = scene.write_area(source, context)
+        for name in ("AOI", "FOCUS"):
+            if self._given(name, parameters):
+                source = self.parameterAsSource(parameters, name, context)
+                if source is None:
+                    raise QgsProcessingException(self.invalidSourceError(parameters, name))
+                options[name.lower()] = scene.write_area(source, context)
+        if self._given("PRIORITY", parameters):
+            layer = self.parameterAsRasterLayer(parameters, "PRIORITY", context)
+            if layer is None:
+                raise QgsProcessingException(self.invalidRasterError(parameters, "PRIORITY"))
+            options["priority"] = LayerScene.of(layer).path
         return options
 
     def _given(self, name: str, parameters: Parameters) -> bool:

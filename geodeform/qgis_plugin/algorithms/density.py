@@ -37,13 +37,15 @@ class DensityAlgorithm(GeodeformAlgorithm):
         self.add_budget()
         self.add_bands()
         self.add_area()
+        self.add_focus()
         self.add_sampler()
         self.add_reading()
         self.add_device()
         self.add_overwrite()
         self.add(
             QgsProcessingParameterRasterDestination("OUTPUT", "Sampling density"),
-            "Sampled pixels per scene pixel, on cells of about one sample.",
+            "On cells of about one sample: sampled pixels per scene pixel, samples per m², "
+            "effective ground sampling distance.",
         )
         self.add(
             QgsProcessingParameterVectorDestination(

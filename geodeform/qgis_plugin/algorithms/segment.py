@@ -23,7 +23,7 @@ from qgis.core import (
 from ..command import Cancelled, CommandError, beside, check_free, move_raster
 from .base import GeodeformAlgorithm, Parameters, cancelled
 
-_BESIDE = {"CONFIDENCE": "confidence", "DENSITY": "density"}
+_BESIDE = {"CONFIDENCE": "confidence", "DENSITY": "density", "TRUST": "trust"}
 
 
 class SegmentAlgorithm(GeodeformAlgorithm):
@@ -60,7 +60,27 @@ class SegmentAlgorithm(GeodeformAlgorithm):
             "Tolerance in the units of the scene's CRS. Borders are simplified together, so there "
             "are no gaps.",
         )
+        self.add_focus()
         self.add_sampler()
+        self.add(
+            QgsProcessingParameterNumber(
+                "TIME_LIMIT", "Time limit [s]", double, optional=True, minValue=0
+            ),
+            "Instead of a budget: the largest that a few windows say will fit.",
+            advanced=True,
+        )
+        self.add(
+            QgsProcessingParameterNumber(
+                "REFINE",
+                "Refine: passes",
+                QgsProcessingParameterNumber.Integer,
+                optional=True,
+                minValue=0,
+            ),
+            "Maps coarsely first, then in so many passes spends the rest of the budget where the "
+            "map is unsure.",
+            advanced=True,
+        )
         self.add(
             QgsProcessingParameterNumber(
                 "SMOOTH",
@@ -99,7 +119,11 @@ class SegmentAlgorithm(GeodeformAlgorithm):
         )
         self.add(
             QgsProcessingParameterRasterDestination("DENSITY", "Sampling density", **skipped),
-            "Sampled pixels per scene pixel.",
+            "Sampled pixels per scene pixel, samples per m², effective ground sampling distance.",
+        )
+        self.add(
+            QgsProcessingParameterRasterDestination("TRUST", "Trust", **skipped),
+            "Confidence times how near the samples lie.",
         )
         self.add(
             QgsProcessingParameterVectorDestination(
@@ -121,7 +145,7 @@ class SegmentAlgorithm(GeodeformAlgorithm):
         scene = self.scene(parameters, context)
         files = {
             name: self.output_file(parameters, name, context)
-            for name in ("OUTPUT", "POLYGONS", "CONFIDENCE", "DENSITY", "SAMPLES")
+            for name in ("OUTPUT", "POLYGONS", "CONFIDENCE", "DENSITY", "TRUST", "SAMPLES")
         }
         output = Path(files["OUTPUT"])
         # geodeform puts these beside the class raster; they are moved to where they shall be
@@ -136,11 +160,14 @@ class SegmentAlgorithm(GeodeformAlgorithm):
             "samples": files["SAMPLES"],
             "confidence": bool(files["CONFIDENCE"]),
             "density": bool(files["DENSITY"]),
+            "trust": bool(files["TRUST"]),
             # 0 is "do not", which is what leaving them out means
             "min-area": self.parameterAsDouble(parameters, "MIN_AREA", context) or None,
             "simplify": self.parameterAsDouble(parameters, "SIMPLIFY", context) or None,
             "smooth": self.parameterAsInt(parameters, "SMOOTH", context) or None,
             "fill-holes": self.parameterAsDouble(parameters, "FILL_HOLES", context) or None,
+            "time-limit": self.parameterAsDouble(parameters, "TIME_LIMIT", context) or None,
+            "refine": self.parameterAsInt(parameters, "REFINE", context) or None,
             "overwrite": overwrite,
         }
         try:
