@@ -62,3 +62,16 @@ def test_geo_needs_no_torch_at_run_time() -> None:
 
 def test_no_print_and_no_utils_in_the_library() -> None:
     assert not list(PACKAGE.rglob("utils.py"))
+
+
+def test_the_benchmarks_load() -> None:
+    """They are run by hand, so nothing else would notice that one names what is gone."""
+    folder = Path(__file__).parent / "benchmarks"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder.parents[1],
+    )
+    assert done.returncode == 0, done.stdout

@@ -31,7 +31,7 @@ PLACE: dict[str, Any] = {
 
 def real_map(shared_data: Path) -> np.ndarray:
     """The masks of tile 8, stitched and cut to 4096 × 4096."""
-    return DubaiScenes(shared_data / "dubai").load(8).labels[:4096, :4096]
+    return DubaiScenes(shared_data / "dubai").load("8").labels[:4096, :4096]
 
 
 def noisy_map() -> np.ndarray:
