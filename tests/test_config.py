@@ -59,6 +59,23 @@ def test_every_recipe_is_valid(path):
         ),
         ({"model": {"sampler": "uniform", "uniform_share": 0.5}}, "has no effect"),
         ({"model": {"sampler": "fixed", "uniform_share": 0.5}}, "has no effect .* 'fixed'"),
+        (
+            {"data": {"extra_windows": [128]}},
+            "needs one window for each of the 0 model",
+        ),
+        ({"data": {"extra_windows": [16]}}, "data.extra_windows.* at least 32 pixels"),
+        ({"model": {"extra_sizes": [4]}}, "model.extra_sizes.* must lie in 8"),
+        (
+            {"data": {"extra_windows": [64]}, "model": {"extra_sizes": [64], "sampler": "fixed"}},
+            "which the sampler 'fixed' never does",
+        ),
+        (
+            {
+                "data": {"window": None, "scale": [1, 1], "balance": 0, "extra_windows": [64]},
+                "model": {"extra_sizes": [64]},
+            },
+            "go with windows of one size",
+        ),
         ({"model": {"density_kernel": 4}}, "'model.density_kernel' must be odd, got 4"),
         ({"model": {"density_kernel": -3}}, "'model.density_kernel' must be odd"),
         ({"model": {"density_context": -1}}, "'model.density_context' must lie in 0…8"),

@@ -409,7 +409,7 @@ def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
     items = [item for one in evaluations for item in one.items]
     if len(set(items)) < len(items):
         raise ConfigError("The evaluations to be pooled share items; each may occur once.")
-    for name in ("dataset", "classes", "sampler"):
+    for name in ("dataset", "classes", "sampler", "allocation"):
         if any(getattr(one, name) != getattr(first, name) for one in evaluations):
             raise ConfigError(f"The evaluations to be pooled differ in their {name}.")
     costs = [one.cost for one in evaluations]

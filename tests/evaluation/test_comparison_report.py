@@ -118,6 +118,7 @@ def evaluation(experiment: Experiment, entry: Entry) -> Evaluation:
         sampler=entry.trial.sampler,
         oracle=entry.trial.sampler == "oracle",
         budget="",
+        allocation="even",
         overlap=0.25 if entry.budget is None else 0.125,
         sizes=((1024, 1024, *(entry.budget or (1024, 1024))),),
         notes=("A note.",),

@@ -856,6 +856,38 @@ def test_an_error_net_learns_beside_and_changes_nothing_else(config, tmp_path):
     assert read_spec(aware.model).error_net
 
 
+def test_other_windows_teach_the_segmenter_alone(config, monkeypatch):
+    config = config.merged(
+        {
+            "data.extra_windows": [32, 96],
+            "model.extra_sizes": [32, 8],
+            "model.error_net": True,
+            "model.uniform_share": 0.0,
+            "optim.steps": 12,
+        }
+    )
+    seen, check = [], GeodeformTask.on_before_optimizer_step
+
+    def look(task, optimizer):
+        taught = {
+            name.partition(".")[0]
+            for name, parameter in task.model.named_parameters()
+            if parameter.grad is not None and parameter.grad.any()
+        }
+        seen.append((task._last_batch["extra"], taught))
+        check(task, optimizer)
+
+    monkeypatch.setattr(GeodeformTask, "on_before_optimizer_step", look)
+    trained = train(config)
+    assert {extra for extra, _ in seen} == {False, True}
+    for extra, taught in seen:
+        assert taught == {"segmenter"} if extra else {"segmenter", "density_net", "error_net"}
+    spec = read_spec(trained.model)
+    assert spec.budgets == ((16, 16), (32, 32))  # of the model's own windows
+    assert spec.finest_spacing == 1  # pixels apart
+    assert read_spec(None).finest_spacing == 8
+
+
 def changed_classes(spec):
     names = (*spec.classes.names[:-1], "Sea")
     return replace(spec, classes=ClassScheme(names, spec.classes.colours))
