@@ -95,8 +95,8 @@ def evaluation_of(entry: Entry, quality: float, rng: np.random.Generator) -> Eva
     )  # fmt: skip
     return Evaluation(
         model="m", architecture="a", dataset="d", split="val", items=("a",), classes=CLASSES,
-        sampler=entry.trial.sampler, oracle=entry.trial.sampler == "oracle", budget="", allocation="even",
-        overlap=0.0, sizes=((1024, 1024, side, side),), notes=(), version="0",
+        sampler=entry.trial.sampler, oracle=entry.trial.sampler == "oracle", budget="",
+        allocation="even", overlap=0.0, sizes=((1024, 1024, side, side),), notes=(), version="0",
         soft=soft, nearest=nearest, deformed=Confusion.of(deformed),
         intrinsic=Confusion.of(counts_of(rng, right + 0.2)),
         intrinsic_nearest=Confusion.of(counts_of(rng, right + 0.15)),

@@ -44,9 +44,9 @@ def an_evaluation(
     scores = replace(MapScores.empty(N), confusion=whole)
     return Evaluation(
         model="m", architecture="lite0", dataset="d", split="val", items=items,
-        classes=("a", "b", "c"), sampler="uniform", oracle=False, budget="8x8 a window", allocation="even",
-        overlap=0.125, sizes=((64, 64, 8, 8),), notes=("one",), version="0", soft=scores,
-        nearest=scores, deformed=whole, intrinsic=whole, intrinsic_nearest=whole,
+        classes=("a", "b", "c"), sampler="uniform", oracle=False, budget="8x8 a window",
+        allocation="even", overlap=0.125, sizes=((64, 64, 8, 8),), notes=("one",), version="0",
+        soft=scores, nearest=scores, deformed=whole, intrinsic=whole, intrinsic_nearest=whole,
         calibration=Calibration(), units=tuple(units),
         cost=Cost(100, 10, 1, 5, 2.0, cpu_seconds, 0.5, 7, None, 3, "CPU"),
     )  # fmt: skip
