@@ -13,6 +13,12 @@ _SHARE = re.compile(r"^(\d+(?:\.\d+)?)\s*%$")
 _SIDE = re.compile(r"^(\d+)(?:\s*x\s*(\d+))?$")
 _TOTAL = re.compile(r"^(\d+(?:\.\d+)?)\s*(k|m|g)px?$", re.IGNORECASE)
 _FACTOR = {"k": 1e3, "m": 1e6, "g": 1e9}
+BY_NEED = " by need"
+"""What is said after a sampler whose windows get what they need."""
+
+MOST_SAMPLES = 1 << 20
+"""Samples of a window that looks for a budget put through a network at once, 1 GiB and more."""
+
 _MIN_SIDE = 8  # fewer samples a side than this leave a network nothing to look at
 
 

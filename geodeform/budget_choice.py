@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geodeform.budget import Budget
+from geodeform.budget import MOST_SAMPLES, Budget
 from geodeform.errors import ConfigError
-from geodeform.pipeline import estimate
+from geodeform.pipeline import Estimate, estimate
 from geodeform.run import PathLike, begin_run
 
 _PROBED = (0.001, 0.01, 0.05, 0.25, 1.0)  # shares of the pixels; time is straight between them
-_LADDER = tuple(0.001 * 1.6**k for k in range(15))  # up to 0.72
+_LADDER = tuple(round(0.001 * 1.6**k, 4) for k in range(15))  # up to 0.72
 _WINDOWS = 16
 
 
@@ -32,7 +32,8 @@ def budget_for_time(source: PathLike | xr.DataArray, seconds: float, **settings:
         **settings: Those of :func:`geodeform.estimate`, without ``budget``.
 
     Returns:
-        A share of the pixels.
+        A share of the pixels; no larger than one at which a window has
+        :data:`geodeform.budget.MOST_SAMPLES`.
 
     Raises:
         ConfigError: If even the smallest budget is estimated to take longer.
@@ -40,21 +41,33 @@ def budget_for_time(source: PathLike | xr.DataArray, seconds: float, **settings:
     """
     if not seconds > 0:
         raise ConfigError(f"The time limit must be more than 0 seconds, not {seconds:g}.")
-    below = None
+    probed: list[Estimate] = []
     for share in _PROBED:
-        above = estimate(source, budget=share, **settings)
-        if above.seconds > seconds:
+        if len(probed) > 1 and _line(probed, seconds) < share:
+            break  # it would take longer than it may: the line says enough
+        if probed:
+            plan = probed[-1].plan
+            if math.prod(plan.sample_size) * share / plan.share > MOST_SAMPLES:
+                return _rounded(plan.share)
+        probed.append(estimate(source, budget=share, **settings))
+        if probed[-1].seconds > seconds:
             break
-        below = above
-    else:
-        return Budget("share", 1.0)
-    if below is None:
+    first = probed[0]
+    if first.seconds > seconds:
         raise ConfigError(
-            f"{above.plan.scene} takes about {above.seconds:.1f} s at a budget of {_PROBED[0]:.1%} "
-            f"on {above.device}: allow more time, or map a part of it (--bbox, --aoi)."
+            f"{first.plan.scene} takes about {first.seconds:.1f} s at a budget of {_PROBED[0]:.1%} "
+            f"on {first.device}: allow more time, or map a part of it (--bbox, --aoi)."
         )
-    part = (seconds - below.seconds) / (above.seconds - below.seconds)
-    return _rounded(below.plan.share + part * (above.plan.share - below.plan.share))
+    return _rounded(min(1.0, _line(probed, seconds)))
+
+
+def _line(probed: list[Estimate], seconds: float) -> float:
+    """The share that takes so long, on the straight line through the last two estimates."""
+    one, other = probed[-2:]
+    slope = (other.seconds - one.seconds) / (other.plan.share - one.plan.share)
+    if slope <= 0:  # of a few windows more samples cost nothing that can be measured
+        return math.inf if seconds >= other.seconds else one.plan.share
+    return one.plan.share + (seconds - one.seconds) / slope
 
 
 def budget_for_confidence(
@@ -80,8 +93,10 @@ def budget_for_confidence(
     best = (0.0, 0.0)
     for share in _LADDER:
         reached = _mean_confidence(source, share, settings)
+        if reached is None:  # nothing to be sure of, which the run will say
+            return Budget("share", _LADDER[0])
         if reached >= confidence:
-            return _rounded(share)
+            return Budget("share", share)
         best = max(best, (reached, share))
     raise ConfigError(
         f"No budget reaches a mean confidence of {confidence:.1%}: the best is {best[0]:.1%}, at "
@@ -91,9 +106,11 @@ def budget_for_confidence(
 
 def _mean_confidence(
     source: PathLike | xr.DataArray, share: float, settings: dict[str, Any]
-) -> float:
-    """Mean confidence of the pixels of a few windows."""
+) -> float | None:
+    """Mean confidence of the pixels of a few windows; None where they have no data."""
     with begin_run(source, budget=share, **settings) as run:
+        if math.prod(run.plan.sample_size) > MOST_SAMPLES:
+            return 0.0
         active = run.plan.active
         picks = np.unique(np.linspace(0, len(active) - 1, _WINDOWS).round().astype(int))
         total = pixels = 0.0
@@ -106,7 +123,7 @@ def _mean_confidence(
                 known = run.plan.known(run.scene, run.plan.windows[index])
                 total += float(sure[known].sum(dtype=np.int64)) / 255
                 pixels += int(known.sum())
-    return total / pixels if pixels else 0.0
+    return total / pixels if pixels else None
 
 
 def _rounded(share: float) -> Budget:

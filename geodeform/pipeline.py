@@ -169,7 +169,8 @@ def segment_scene(
 
     Raises:
         GeodeformError: For bad input or settings, in one sentence. Nothing has been written then:
-            outputs appear whole and together, or not at all.
+            outputs appear whole and together, or not at all. With ``refine`` those of the last
+            complete pass stay.
     """
     start = time.perf_counter()
     if min(min_area, fill_holes, simplify, smooth) < 0:

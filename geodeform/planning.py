@@ -70,7 +70,7 @@ class SegmentationPlan:
         priority: What an error counts where, and of which class; None where all count the same.
         sizes: (h, w) samples of each window of ``active`` where these differ, in its order; see
             :mod:`geodeform.allocation`. Empty where all get ``sample_size``.
-        refined: Passes of :mod:`geodeform.refine` after the first.
+        refined: Which pass of :mod:`geodeform.refine` it is, ``"2 of 3"``; empty for none.
         replaced_samples: Samples of earlier passes in whose place ``sizes`` are.
     """
 
@@ -91,7 +91,7 @@ class SegmentationPlan:
     notes: tuple[str, ...] = field(default=())
     priority: Priority | None = None
     sizes: tuple[tuple[int, int], ...] = field(default=())
-    refined: int = 0
+    refined: str = ""
     replaced_samples: int = 0
 
     def size_of(self, index: int) -> tuple[int, int]:
@@ -115,11 +115,11 @@ class SegmentationPlan:
     def allocation(self) -> dict[str, Any]:
         """How the budget is shared out, JSON-ready: ``allocation``, and what belongs to it."""
         found: dict[str, Any] = {"allocation": "need" if self.sizes else "even"}
+        if self.refined:
+            found = {"allocation": "refine", "refine_pass": self.refined}
         if self.sizes:
             counts = Counter(self.sizes)
             found["sample_sizes"] = {f"{h}x{w}": counts[h, w] for h, w in self.sizes_used}
-        if self.refined:
-            found["refined"] = self.refined
         if self.priority is not None:
             found["priority"] = self.priority.describe()
         return found

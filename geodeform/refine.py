@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from geodeform.allocation import allocate, candidate_sizes, cell_weights, class_weights
 from geodeform.deform.coords import Size, grid_to_pixels
+from geodeform.deform.reverse import ReverseMap
 from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPrediction, WindowPredictor
 from geodeform.run import Run
@@ -56,19 +57,21 @@ class Refinement:
             not predicted again.
         """
         plan = run.plan
-        total = len(plan.active) * math.prod(plan.sample_size)
         if step == 0:
             first = _first_size(plan, candidate_sizes(plan, run.network.spec))
             self._sizes = dict.fromkeys(plan.active, first)
         else:
-            self._choose(run, (total - self._spent) / (self.steps - step + 1))
+            empty = [index for index, kept in self._kept.items() if kept is None]
+            total = (len(plan.active) - len(empty)) * math.prod(plan.sample_size)
+            spent = self._spent - sum(math.prod(self._sizes[index]) for index in empty)
+            self._choose(run, (total - spent) / (self.steps - step + 1))
         fresh = [index for index in plan.active if index not in self._kept]
         self._spent += sum(math.prod(self._sizes[index]) for index in fresh)
         sizes = tuple(self._sizes[index] for index in plan.active)
         plan = replace(
             plan,
             sizes=sizes,
-            refined=step,
+            refined=f"{step + 1} of {self.steps + 1}",
             replaced_samples=self._spent - sum(math.prod(size) for size in sizes),
         )
         run = replace(run, plan=plan)
@@ -129,7 +132,16 @@ class _RefiningPredictor(WindowPredictor):
         for index in indices:
             if index not in self._kept:
                 _, self._kept[index] = next(fresh)
-            yield index, self._kept[index]
+            kept = self._kept[index]
+            if kept is None:
+                yield index, None
+                continue
+            # what painting works out of a reverse map, and puts on a GPU, is not kept
+            reverse = kept.reverse
+            again = ReverseMap(
+                reverse.grid, reverse.size, backend=reverse.backend, device=reverse.device
+            )
+            yield index, replace(kept, reverse=again)
 
 
 def _first_size(plan: SegmentationPlan, candidates: list[Size]) -> Size:

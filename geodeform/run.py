@@ -189,5 +189,8 @@ def open_raster(path: Path, kind: str) -> xr.DataArray:
         raise OutputError(f"{path} is not the single raster that was written.")
     # of the density's bands the one that needs no ground
     array: xr.DataArray = opened.isel(band=0, drop=True)
+    for key in ("long_name", "units"):  # one for each band
+        if isinstance(array.attrs.get(key), tuple):
+            array.attrs[key] = array.attrs[key][0]
     array.name = kind
     return array

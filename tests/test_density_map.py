@@ -93,6 +93,8 @@ def test_files_hold_what_comes_back(scene: Path, tmp_path: Path) -> None:
     with rasterio.open(files["output"]) as dataset:
         np.testing.assert_array_equal(dataset.read(1), result.density)
         assert dataset.tags()["sampler"] == "learned"
+        assert result.density.attrs["long_name"] == "sampling density"
+        result.density.rio.to_raster(tmp_path / "again.tif")
         assert dataset.descriptions == ("sampling density", "samples per m²", "effective GSD")
         pixel = result.plan.transform.a
         area = Ground(dataset.crs, result.plan.frame, result.plan.shape).row_areas_m2.mean()

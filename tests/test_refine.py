@@ -61,16 +61,18 @@ def test_passes_spend_the_budget_where_the_map_is_unsure(scene, model, needy):
     first, *others = list(passes(scene, model, 2))
     run, before = first
     even = len(run.plan.active) * 64 * 64
+    empty = sum(p is None for p in before.values()) * 32 * 32  # found out by a look
     assert run.plan.sizes_used == ((32, 32),)
     assert run.plan.sampled_pixels == len(run.plan.active) * 32 * 32
     spent = run.plan.sampled_pixels
+    sizes = {i: run.plan.size_of(i) for i in run.plan.active}
     for step, (run, now) in enumerate(others, 1):
         plan = run.plan
-        again = [i for i in plan.active if now[i] is not before[i]]
+        again = [i for i in plan.active if run.plan.size_of(i) != sizes[i]]
         assert 0 < len(again) < len(plan.active)
         assert plan.sampled_pixels == spent + sum(math.prod(plan.size_of(i)) for i in again)
         assert plan.sampled_pixels <= even
-        assert plan.allocation()["refined"] == step
+        assert plan.allocation()["refine_pass"] == f"{step + 1} of 3"
         unsure = {
             i: 1 - float(p.probabilities.max(0).mean()) for i, p in before.items() if p is not None
         }
@@ -79,7 +81,9 @@ def test_passes_spend_the_budget_where_the_map_is_unsure(scene, model, needy):
             assert min(unsure[i] for i in again) > np.quantile(left, 0.5)
         assert all(now[i] is None for i in plan.active if before[i] is None)
         spent, before = plan.sampled_pixels, now
-    assert spent > 0.8 * even
+        sizes = {i: plan.size_of(i) for i in plan.active}
+    with_data = sum(p is not None for p in before.values())
+    assert 0.8 * with_data * 64 * 64 < spent - empty <= with_data * 64 * 64
 
 
 def test_what_was_sampled_again_is_what_a_plan_of_these_sizes_gives(scene, model):
@@ -110,11 +114,12 @@ def test_outputs_are_whole_after_every_pass_and_say_how_they_came(scene, model, 
     )
     assert [isinstance(one, np.ndarray) for one in seen] == [False, True, True]
     with rasterio.open(out) as final:
-        assert final.tags()["refined"] == "2"
+        assert final.tags()["allocation"] == "refine"
+        assert final.tags()["refine_pass"] == "3 of 3"
         changed = (final.read(1) != seen[1]).mean()
     assert 0 < changed < 0.5
     assert ((seen[1] == 255) == (result.labels.to_numpy() == 255)).all()
-    assert result.summary()["refined"] == 2
+    assert result.summary()["refine_pass"] == "3 of 3"
     assert result.facts.sampled_pixels == result.plan.sampled_pixels
     assert len(result.polygons) > 0
     with pytest.raises(geodeform.GeodeformError, match="exists already"):

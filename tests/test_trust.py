@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from click.testing import CliRunner
 from evaluation_scenes import SHORE, VILLAS, demo_cut
 from rasterio.transform import Affine
 from scene_files import scene_file
 from scipy.spatial import cKDTree
 
 import geodeform
+from geodeform.cli.main import main
 from geodeform.models.deform_segmenter import DeformSegmenter
 
 
@@ -51,6 +53,9 @@ def test_trust_is_confidence_times_support_by_the_nearest_sample(model, tmp_path
     assert support.min() < 0.9  # 24 samples of 1024 px are far apart
     with rasterio.open(files["trust"]) as dataset:
         assert dataset.descriptions == ("trust",)
+    done = CliRunner().invoke(main, ["doctor", str(files["trust"])])
+    assert "trust raster" in done.output
+    assert done.exit_code == 0, done.output
 
 
 def test_windows_blend_and_pixels_without_data_have_no_trust(model, tmp_path):

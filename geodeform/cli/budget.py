@@ -96,7 +96,7 @@ def command(
 ) -> None:
     """Map SCENE, or a sample of its windows, at budgets from 0.1 % to every pixel.
 
-    Beside the model's own sampling stand even samples and every pixel in overlapping windows, what
+    Beside the model's own sampling stand even samples and every pixel in overlapping crops, what
     sliding-window tools do. Without labels the measure is agreement with the map of every pixel.
     Nothing is kept but the figures.
     """
@@ -170,7 +170,7 @@ def _print(curve: BudgetCurve) -> None:
             shown.add_column(heading, justify="right")
     for _, rows in curve.table.groupby("sampler", sort=False):
         for row in rows.to_dict("records"):
-            at_knee = row["sampled_share"] == curve.knee and row["sampler"] != "uniform"
+            at_knee = row["sampled_share"] == curve.knee and row["sampler"] == curve.own
             cells = [_cell(key, row[key]) for key in columns if key in row]
             shown.add_row(row["sampler"], *cells, style="bold" if at_knee else "")
         shown.add_section()

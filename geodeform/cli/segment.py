@@ -49,7 +49,8 @@ from geodeform.geo.outputs import (
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Take the largest budget that is estimated to need no longer, instead of --budget.",
+    help="Take the largest budget whose run is estimated to need no longer, instead of --budget; "
+    "finding it takes a few looks at up to eight windows, which are not counted.",
 )
 @click.option(
     "--target-confidence",
@@ -160,6 +161,11 @@ def command(
     """
     if sum(given is not None for given in (budget, time_limit, target_confidence)) > 1:
         raise click.UsageError("Give one of --budget, --time-limit and --target-confidence.")
+    if refine and (dry_run or time_limit is not None or target_confidence is not None):
+        raise click.UsageError(
+            "--refine runs in passes, which nothing estimates: leave out --dry-run, --time-limit "
+            "and --target-confidence."
+        )
     reporter = Reporter(quiet=quiet, verbose=verbose)
     others = {
         "samples": samples,

@@ -24,7 +24,7 @@ class RasterFacts:
     """What is known of a raster; the counts once every pixel of it was read.
 
     Attributes:
-        role: ``class``, ``confidence``, ``density`` or ``image``.
+        role: ``class``, ``confidence``, ``trust``, ``density`` or ``image``.
         shape: (height, width) in pixels.
         transform: Pixel corner (col, row) → (x, y); fitted where there are ground control points.
         crs: Its CRS, or None.

@@ -79,7 +79,7 @@ def examine_raster(path: Path) -> Report:
             findings += _check_cog(path, dataset, facts)
             if facts.role == "class":
                 findings += check_classes(path, dataset, facts)
-            elif facts.role == "confidence":
+            elif facts.role in ("confidence", "trust"):
                 findings += check_confidence(path, facts)
             elif facts.role == "density":
                 findings += check_density(path, facts)
@@ -109,6 +109,8 @@ def _facts(dataset: Any) -> RasterFacts:
     if dataset.count == 1 or dataset.descriptions[-1] == DENSITY_BANDS[-1]:
         if "confidence" in description or "probabilit" in description:
             role = "confidence"
+        elif description == "trust":
+            role = "trust"  # stored as confidence is
         elif "density" in description:
             role = "density"
         elif dtype == "uint8" and math.isclose(scale, 1 / 255, rel_tol=1e-3):

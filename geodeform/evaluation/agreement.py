@@ -23,7 +23,12 @@ _OFF_GRID = 0.01  # pixels by which rasters of one grid may differ
 
 
 def compare_maps(
-    labels: Raster, truth: Raster, plan: SegmentationPlan, n_classes: int
+    labels: Raster,
+    truth: Raster,
+    plan: SegmentationPlan,
+    n_classes: int,
+    *,
+    mapped_only: bool = False,
 ) -> Confusion:
     """Count a run's map against other class ids of the same classes.
 
@@ -32,10 +37,11 @@ def compare_maps(
         truth: (y, x) class ids on its grid, 255 unknown; may reach beyond its region.
         plan: Of the run.
         n_classes: Number of classes.
+        mapped_only: Whether pixels that the map leaves out are no misses.
 
     Raises:
-        SceneError: If a raster cannot be read, or the truth lies on another grid or does not cover
-            the map.
+        SceneError: If a raster cannot be read, or the truth lies on another grid, does not cover
+            the map, or has ids that are no classes.
     """
     counts = Confusion(n_classes)
     with (
@@ -47,11 +53,37 @@ def compare_maps(
         step = max(1, _BLOCK_PIXELS // W)
         for row in range(0, H, step):
             height = min(step, H - row)
-            counts.add(
-                read_ids(known, Window(left, top + row, W, height)),
-                read_ids(mapped, Window(0, row, W, height)),
-            )
+            true = _class_ids(known, Window(left, top + row, W, height), n_classes)
+            ours = read_ids(mapped, Window(0, row, W, height))
+            if mapped_only:
+                true = np.where(ours == NODATA_CLASS, NODATA_CLASS, true)
+            counts.add(true, ours)
     return counts
+
+
+def check_truth(truth: Raster, plan: SegmentationPlan, n_classes: int) -> None:
+    """Find what :func:`compare_maps` would find wrong with the truth, before anything is mapped.
+
+    Raises:
+        SceneError: As there.
+    """
+    with Scene.open(truth, bands=[1]) as known:
+        left, top = region_offset(known, plan)
+        H, W = plan.shape
+        step = max(1, _BLOCK_PIXELS // W)
+        for row in range(0, H, step):
+            _class_ids(known, Window(left, top + row, W, min(step, H - row)), n_classes)
+
+
+def _class_ids(scene: Scene, window: Window, n_classes: int) -> NDArray[np.uint8]:
+    ids = read_ids(scene, window)
+    strange = ids[(ids >= n_classes) & (ids != NODATA_CLASS)]
+    if strange.size:
+        raise SceneError(
+            f"{scene.name} has the id {strange[0]}, and the model's classes are 0 to "
+            f"{n_classes - 1}: give labels of its classes, 255 where they are unknown."
+        )
+    return ids
 
 
 def read_ids(scene: Scene, window: Window) -> NDArray[np.uint8]:

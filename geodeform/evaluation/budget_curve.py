@@ -2,8 +2,8 @@
 
 The scene, or a sample of its windows, is mapped at budgets from a thousandth of its pixels to all
 of them, as :func:`geodeform.segment_scene` maps it: by the model's own sampler and allocation, and
-beside it evenly. Every pixel, in overlapping windows, is what the maps are compared with, and what
-users do today.
+beside it evenly. Every pixel, in overlapping crops of as many pixels as the network is used to, is
+what the maps are compared with, and what users do today.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from rasterio.windows import Window
 
-from geodeform.budget import Budget
+from geodeform.budget import BY_NEED, MOST_SAMPLES, Budget
 from geodeform.device import describe_device, resolve_device
 from geodeform.errors import ConfigError
-from geodeform.evaluation.agreement import Raster, compare_maps
+from geodeform.evaluation.agreement import Raster, check_truth, compare_maps
 from geodeform.evaluation.cost import MemoryWatch
+from geodeform.evaluation.ways import find_way
 from geodeform.map_figures import measure_map
 from geodeform.mapping import SceneMapper
 from geodeform.models.deform_segmenter import DeformSegmenter
@@ -40,7 +42,6 @@ BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Shares of the pixels, beside all of them."""
 
 EVERY_PIXEL = "every pixel"
-BY_NEED = " by need"
 
 _SCALE_TOLERANCE = 1.25  # samples within this ratio of the nearest trained distance are at home
 
@@ -51,6 +52,7 @@ class BudgetCurve:
 
     Attributes:
         scene: Its name.
+        own: The model's own way, as ``sampler`` of the table says it.
         table: A row a run, by ``sampler`` (``learned``, ``uniform`` or ``interpolation``, with
             `` by need`` where windows get what they need, and ``every pixel``) and share:
             ``budget`` (asked for), ``sampled_share`` (of the scene's pixels, 0…1),
@@ -68,6 +70,7 @@ class BudgetCurve:
     """
 
     scene: str
+    own: str
     table: pd.DataFrame
     knee: float | None
     windows: int
@@ -80,6 +83,7 @@ class BudgetCurve:
         rows = self.table.astype(object).where(self.table.notna(), None)
         return {
             "scene": self.scene,
+            "own": self.own,
             "windows": self.windows,
             "windows_of_scene": self.windows_of_scene,
             "knee": self.knee,
@@ -144,17 +148,26 @@ def budget_curve(
             sampler=way[0], allocation="even", **settings,
         ) as run:  # fmt: skip
             plan = run.plan
-            if budget is whole:  # a share counts overlaps, which would leave out pixels here
-                plan = replace(plan, sample_size=plan.window_size)
-            yield replace(run, plan=replace(plan, active=_spread(plan.active, windows))), plan
+            few = _spread(plan.active, windows)
+            if budget is whole:
+                crops = every.plan(plan, spec, every.overlap)
+                ground = [plan.windows[index].toslices() for index in few]
+                active = crops.active
+                if len(few) < len(plan.active):
+                    active = tuple(k for k in active if _meets(crops.windows[k], ground))
+                yield replace(run, plan=replace(crops, active=active)), plan
+            else:
+                yield replace(run, plan=replace(plan, active=few)), plan
 
-    whole = Budget("share", 1.0)
+    whole, every = Budget("share", 1.0), find_way("full")
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="geodeform-") as name:
         folder = Path(name)
         everything = folder / "every_pixel.tif"
-        with begun(wanted[0], ("uniform", "even")) as (run, _):  # compiles, warms up
+        with begun(wanted[0], ("uniform", "even")) as (run, plan):  # compiles, warms up
+            if labels is not None:
+                check_truth(labels, plan, spec.n_classes)
             few = replace(run, plan=replace(run.plan, active=run.plan.active[:1]))
             _map(few, "even", folder / "warm.tif", folder / "warm_confidence.tif")
         for way, budget in [(("uniform", "even"), whole)] + [
@@ -162,23 +175,35 @@ def budget_curve(
         ]:
             mapped = everything if budget is whole else folder / f"map{len(rows)}.tif"
             with begun(budget, way) as (run, full):
+                if budget is not whole and math.prod(full.sample_size) > MOST_SAMPLES:
+                    notes.append(
+                        f"The budget {budget} would put {full.shown_size()} samples of a window "
+                        "through the network at once: left out."
+                    )
+                    continue
                 row, plan = _map(run, way[1], mapped, folder / f"confidence{len(rows)}.tif")
-            scale = len(full.active) / len(plan.active)
+            looked = len(_spread(full.active, windows))
+            scale = len(full.active) / looked
             row["seconds"] *= scale
-            row["sampled_share"] = min(1.0, row.pop("sampled") * scale / math.prod(plan.shape))
-            row["sampler"] = EVERY_PIXEL if budget is whole else _title(*way)
+            row["sampled_share"] = row.pop("sampled") * scale / math.prod(full.shape)
+            row["sampler"] = _title(*way)
+            if budget is whole:
+                row |= {"sampler": EVERY_PIXEL, "sampled_share": 1.0}  # overlaps count once
             row["budget"] = str(budget)
             row["agreement"] = np.nan
             if budget is not whole:
-                row["agreement"] = compare_maps(mapped, everything, plan, spec.n_classes).accuracy()
+                row["agreement"] = compare_maps(
+                    mapped, everything, plan, spec.n_classes, mapped_only=True
+                ).accuracy()
             if labels is not None:
-                counts = compare_maps(mapped, labels, plan, spec.n_classes)
+                counts = compare_maps(mapped, labels, plan, spec.n_classes, mapped_only=True)
                 row |= {"miou": counts.miou(), "accuracy": counts.accuracy()}
-            notes += plan.notes
+            if budget is not whole:  # crops are of pixels, whatever was planned
+                notes += plan.notes
             rows.append(row)
             if progress is not None:
                 progress(len(rows), runs)
-    notes += _scale_notes(spec, plan)
+    notes += _scale_notes(spec, full)
     table = pd.DataFrame(rows)
     order = [
         "sampler", "budget", "sampled_share", "samples", "agreement", "confidence", "miou",
@@ -186,14 +211,16 @@ def budget_curve(
     ]  # fmt: skip
     table = table[[column for column in order if column in table]]
     table = table.sort_values(["sampler", "sampled_share"], ignore_index=True)
-    table = table.drop_duplicates(["sampler", "samples"], ignore_index=True)
-    own = table[table["sampler"] == _title(*next(iter(ways)))]
+    table = table.drop_duplicates(["sampler", "sampled_share"], ignore_index=True)
+    title = _title(*next(iter(ways)))
+    own = table[table["sampler"] == title]
     figure = "miou" if labels is not None else "agreement"
     return BudgetCurve(
-        scene=Path(plan.scene).name,
+        scene=Path(full.scene).name,
+        own=title,
         table=table,
         knee=find_knee(own["sampled_share"].to_numpy(), own[figure].to_numpy()),
-        windows=len(plan.active),
+        windows=looked,
         windows_of_scene=len(full.active),
         device=describe_device(target),
         notes=tuple(dict.fromkeys(notes)),
@@ -208,7 +235,7 @@ def find_knee(shares: NDArray[np.float64], scores: NDArray[np.float64]) -> float
 
     Args:
         shares: (n,) ascending, above 0.
-        scores: (n,) of them.
+        scores: (n,) of them, NaN where there is none.
 
     Returns:
         One of the shares; None for fewer than three points.
@@ -216,6 +243,8 @@ def find_knee(shares: NDArray[np.float64], scores: NDArray[np.float64]) -> float
     >>> find_knee(np.array([0.001, 0.01, 0.1, 1.0]), np.array([0.3, 0.8, 0.9, 0.92]))
     0.01
     """
+    known = np.isfinite(scores)
+    shares, scores = shares[known], scores[known]
     if len(shares) < 3:
         return None
     last = int(np.argmax(scores))
@@ -228,6 +257,15 @@ def find_knee(shares: NDArray[np.float64], scores: NDArray[np.float64]) -> float
 
 def _title(sampler: str, allocation: str) -> str:
     return sampler + (BY_NEED if allocation == "need" else "")
+
+
+def _meets(crop: Window, ground: list[tuple[slice, slice]]) -> bool:
+    """Whether a crop shares pixels with one of several rectangles."""
+    rows, cols = crop.toslices()
+    return any(
+        rows.start < y.stop and y.start < rows.stop and cols.start < x.stop and x.start < cols.stop
+        for y, x in ground
+    )
 
 
 def _spread(active: tuple[int, ...], most: int | None) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ GDAL_CACHE_BYTES = 256 << 20
 class _CogWriter:
     """A COG, written block by block inside a ``with`` block.
 
-    The base of the three rasters below. The file appears at the end of the ``with`` block, or not
+    The base of the rasters below. The file appears at the end of the ``with`` block, or not
     at all.
     """
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from geodeform.budget import BY_NEED
 from geodeform.classes import ClassScheme, to_hex
 from geodeform.errors import ConfigError
 from geodeform.evaluation.agreement import compare_maps, read_ids, region_offset
-from geodeform.evaluation.budget_curve import BY_NEED
 from geodeform.evaluation.metrics import Confusion
 from geodeform.geo.affine import apply, compose
 from geodeform.geo.scene import Scene
@@ -299,6 +299,8 @@ def budgets(
         import matplotlib.pyplot as plt
 
         figure = plt.figure(figsize=(3.9 * len(kinds), 3.4), layout="constrained")
+    if "every pixel" in set(table["sampler"]):
+        panels["agreement"] = ("Agreement", "same class as every pixel gives (%)", 100)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
     shares = 100 * np.sort(table["sampled_share"].to_numpy())
     for ax, kind in zip(axes, kinds, strict=True):

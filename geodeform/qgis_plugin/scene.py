@@ -110,7 +110,5 @@ class LayerScene:
         failed, message = writer.hasError() != QgsVectorFileWriter.NoError, writer.errorMessage()
         del writer  # closes the file
         if failed:
-            raise QgsProcessingException(
-                f"The area of interest cannot be written to {path}: {message}."
-            )
+            raise QgsProcessingException(f"The polygons cannot be written to {path}: {message}.")
         return path

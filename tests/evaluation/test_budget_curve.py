@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from evaluation_scenes import SHORE, VILLAS, demo_cut
+from evaluation_scenes import SHORE, VILLAS, data_of, demo_cut
 from needy_model import needy_model
 
 import geodeform
-from geodeform.errors import ConfigError
+from geodeform.errors import ConfigError, SceneError
+from geodeform.evaluation import budget_curve
 from geodeform.evaluation.budget_curve import find_knee
+from geodeform.evaluation.evaluate import evaluate
 from geodeform.evaluation.metrics import Confusion
 from geodeform.models.deform_segmenter import DeformSegmenter
 
@@ -46,21 +48,23 @@ def test_every_row_is_a_map_that_users_get(model):
         ("every pixel", "100%"), ("learned", "1%"), ("learned", "4%"), ("uniform", "1%"),
         ("uniform", "4%"),
     }  # fmt: skip
-    every = geodeform.segment_scene(scene, model=model, budget="100%", sampler="uniform", **HOW)
+    crops = evaluate(model, data_of(villas=(pixels, truth)), sampler="full")
+    every = table.loc[("every pixel", "100%")]
+    assert every["miou"] == crops.miou
+    assert every["sampled_share"] == 1
+    assert every["samples"] == "128x128"
+    assert curve.own == "learned"
     for (sampler, budget), row in table.iterrows():
-        got = geodeform.segment_scene(
-            scene, model=model, budget=budget, **HOW,
-            sampler="uniform" if sampler == "every pixel" else sampler,
-        )  # fmt: skip
+        if sampler == "every pixel":
+            continue
+        got = geodeform.segment_scene(scene, model=model, budget=budget, sampler=sampler, **HOW)
         counts = Confusion(5)
         counts.add(truth, got.labels.to_numpy())
         assert row["miou"] == counts.miou()
         assert row["accuracy"] == counts.accuracy()
         assert row["sampled_share"] == got.facts.sampled_share
         assert row["confidence"] == pytest.approx(float(got.confidence.mean()), abs=1e-6)
-        if sampler != "every pixel":
-            same = float((got.labels.to_numpy() == every.labels.to_numpy()).mean())
-            assert row["agreement"] == same
+        assert 0.3 < row["agreement"] < 1
     assert np.isnan(table.loc[("every pixel", "100%"), "agreement"])
     assert curve.summary()["runs"][0]["agreement"] is None
     # the packaged model saw no samples this close in training, and the figures say so
@@ -77,6 +81,18 @@ def test_a_sample_of_windows_stands_for_the_scene(model):
     assert shares["every pixel"] == 1
     assert 0.025 < shares["learned"] <= 0.03
     assert curve.knee is None  # one budget has none
+    every = evaluate(small, data_of(shore=demo_cut(SHORE)), sampler="full")
+    truth = xr.DataArray(demo_cut(SHORE)[1], dims=("y", "x"))
+    part = geodeform.budget_curve(
+        scene, model=small, budgets=["3%"], windows=4, labels=truth, **HOW
+    )
+    whole = geodeform.budget_curve(
+        scene, model=small, budgets=["3%"], windows=None, labels=truth, **HOW
+    )
+    scores = [one.table.set_index("sampler")["accuracy"] for one in (part, whole)]
+    assert scores[1]["every pixel"] == every.soft.confusion.accuracy()
+    # what was not mapped is no miss
+    assert (abs(scores[0] - scores[1]) < 0.2).all()
     with pytest.raises(ConfigError, match="at least one budget"):
         geodeform.budget_curve(scene, model=small, budgets=[], **HOW)
 
@@ -96,6 +112,28 @@ def test_the_knee_is_where_the_curve_bends():
     assert find_knee(shares, scores) == pytest.approx(0.1, rel=0.3)
     assert find_knee(shares[:2], scores[:2]) is None
     assert find_knee(shares[:3], np.array([0.9, 0.8, 0.7])) == shares[0]  # more only harms
+    assert find_knee(shares, np.full(31, np.nan)) is None
+
+
+def test_labels_that_do_not_fit_are_found_before_anything_is_mapped(model):
+    pixels, truth = demo_cut(VILLAS)
+    seen = []
+    how = {**HOW, "model": model, "budgets": ["1%"], "progress": lambda *at: seen.append(at)}
+    strange = xr.DataArray(np.where(truth == 1, 9, truth).astype(np.uint8), dims=("y", "x"))
+    with pytest.raises(SceneError, match="has the id 9, and the model's classes are 0 to 4"):
+        geodeform.budget_curve(as_scene(pixels), labels=strange, **how)
+    with pytest.raises(SceneError, match="does not cover the map"):
+        geodeform.budget_curve(as_scene(pixels), labels=strange[:100], **how)
+    assert seen == []
+
+
+def test_windows_that_no_memory_holds_are_left_out(model, monkeypatch):
+    monkeypatch.setattr(budget_curve, "MOST_SAMPLES", 100**2)
+    curve = geodeform.budget_curve(
+        as_scene(demo_cut(VILLAS)[0]), model=model, budgets=["1%", "50%"], **HOW
+    )
+    assert set(curve.table["budget"]) == {"1%", "100%"}
+    assert any("The budget 50% would put 362x362 samples" in note for note in curve.notes)
 
 
 def test_models_without_even_samples_have_no_curve(model, tmp_path: Path):
