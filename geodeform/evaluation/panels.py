@@ -191,7 +191,7 @@ def predict_block(
     *,
     sampler: str,
     budget: str | None,
-    allocation: str | None = "even",
+    allocation: str | None = None,
     device: str | torch.device = "auto",
 ) -> BlockPrediction:
     """Predict a block as :func:`geodeform.evaluation.evaluate.evaluate` predicts its image.
@@ -205,7 +205,7 @@ def predict_block(
         block: Of :func:`choose_blocks`.
         sampler: One of :data:`geodeform.evaluation.ways.WAYS`.
         budget: As for ``evaluate``; None where every pixel is seen.
-        allocation: As for ``evaluate``; None where every pixel is seen.
+        allocation: As for ``evaluate``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``; counts are equal on the evaluation's own.
 
     Raises:
