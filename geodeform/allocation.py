@@ -9,6 +9,7 @@ window the same number.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,17 +44,31 @@ def allocate_windows(predictor: WindowPredictor) -> SegmentationPlan:
     errors = np.zeros((len(plan.active), len(candidates)))
     seen = np.zeros(len(plan.active), bool)
     position = {index: k for k, index in enumerate(plan.active)}
-    of_class = class_weights(plan, spec)
-    for indices, shares in predictor.expect(plan.active, candidates):
+    for indices, expected in weighed_errors(predictor, plan.active, candidates):
         at = [position[index] for index in indices]
-        cells = shares.shape[-2:]
-        of_cell = np.stack([cell_weights(plan, index, cells) for index in indices])
-        errors[at] = np.einsum("bscyx,c,byx->bs", shares, of_class, of_cell) / math.prod(cells)
-        seen[at] = True
+        errors[at], seen[at] = expected, True
     costs = np.array([math.prod(size) for size in candidates])
     chosen = np.zeros(len(plan.active), np.intp)  # windows without data are never predicted
     chosen[seen] = allocate(errors[seen], costs, int(seen.sum()) * math.prod(plan.sample_size))
     return replace(plan, sizes=tuple(candidates[k] for k in chosen))
+
+
+def weighed_errors(
+    predictor: WindowPredictor, indices: Sequence[int], sizes: Sequence[Size]
+) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
+    """Yield (indices, expected errors (B, S)) of windows with data, by what errors count.
+
+    Args:
+        predictor: Its model must have an error net.
+        indices: The windows' numbers in the plan.
+        sizes: S of (h, w) samples to consider.
+    """
+    plan = predictor.plan
+    of_class = class_weights(plan, predictor.model.spec)
+    for batch, shares in predictor.expect(indices, sizes):
+        cells = shares.shape[-2:]
+        of_cell = np.stack([cell_weights(plan, index, cells) for index in batch])
+        yield batch, np.einsum("bscyx,c,byx->bs", shares, of_class, of_cell) / math.prod(cells)
 
 
 def candidate_sizes(plan: SegmentationPlan, spec: ModelSpec) -> list[Size]:

@@ -111,11 +111,9 @@ def _mean_confidence(
     with begin_run(source, budget=share, **settings) as run:
         if math.prod(run.plan.sample_size) > MOST_SAMPLES:
             return 0.0
-        active = run.plan.active
-        picks = np.unique(np.linspace(0, len(active) - 1, _WINDOWS).round().astype(int))
         total = pixels = 0.0
         with run.predictor() as predictor:
-            for index, prediction in predictor.predict([active[k] for k in picks]):
+            for index, prediction in predictor.predict(run.plan.some_windows(_WINDOWS)):
                 if prediction is None:
                     continue
                 height, width = run.plan.window_size

@@ -402,8 +402,7 @@ def estimate(
     ) as run:
         plan = run.plan
         fixed = time.perf_counter() - start
-        picks = np.unique(np.linspace(0, len(plan.active) - 1, 8).round().astype(int))
-        chosen = [plan.active[i] for i in picks]
+        chosen = plan.some_windows(8)
         with run.predictor() as predictor:
             _probe(predictor, chosen[:1])  # compiles and warms up; not part of the measure
             began = time.perf_counter()
@@ -422,7 +421,7 @@ def estimate(
     )
 
 
-def _probe(predictor: WindowPredictor, indices: list[int]) -> None:
+def _probe(predictor: WindowPredictor, indices: Sequence[int]) -> None:
     H, W = predictor.plan.window_size
     for _, prediction in predictor.predict(indices):
         if prediction is not None:

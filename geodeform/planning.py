@@ -114,15 +114,23 @@ class SegmentationPlan:
 
     def allocation(self) -> dict[str, Any]:
         """How the budget is shared out, JSON-ready: ``allocation``, and what belongs to it."""
-        found: dict[str, Any] = {"allocation": "need" if self.sizes else "even"}
+        how = "refine" if self.refined else "need" if self.sizes else "even"
+        found: dict[str, Any] = {"allocation": how}
         if self.refined:
-            found = {"allocation": "refine", "refine_pass": self.refined}
+            found["refine_pass"] = self.refined
         if self.sizes:
             counts = Counter(self.sizes)
             found["sample_sizes"] = {f"{h}x{w}": counts[h, w] for h, w in self.sizes_used}
         if self.priority is not None:
             found["priority"] = self.priority.describe()
         return found
+
+    def some_windows(self, most: int) -> tuple[int, ...]:
+        """At most so many of the active windows, spread evenly over their order."""
+        if len(self.active) <= most:
+            return self.active
+        picks = np.linspace(0, len(self.active) - 1, most).round().astype(int)
+        return tuple(self.active[k] for k in picks)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,9 +16,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from geodeform.allocation import allocate, candidate_sizes, cell_weights, class_weights
+from geodeform.allocation import (
+    allocate,
+    candidate_sizes,
+    cell_weights,
+    class_weights,
+    weighed_errors,
+)
 from geodeform.deform.coords import Size, grid_to_pixels
-from geodeform.deform.reverse import ReverseMap
 from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPrediction, WindowPredictor
 from geodeform.run import Run
@@ -106,13 +111,10 @@ class Refinement:
         counts = np.array([math.prod(size) for size in candidates], float)
         if not run.network.spec.error_net:
             return {index: (math.prod(self._sizes[index]) / counts) ** _FALL for index in indices}
-        of_class = class_weights(run.plan, run.network.spec)
         used = sorted(set(self._sizes.values()), key=math.prod)
         falls = {}
         with run.predictor() as predictor:
-            for batch, shares in predictor.expect(indices, [*candidates, *used]):
-                weights = np.stack([cell_weights(run.plan, i, shares.shape[-2:]) for i in batch])
-                errors = np.einsum("bscyx,c,byx->bs", shares, of_class, weights)
+            for batch, errors in weighed_errors(predictor, indices, [*candidates, *used]):
                 for index, row in zip(batch, errors, strict=True):
                     now = row[len(candidates) + used.index(self._sizes[index])]
                     falls[index] = row[: len(candidates)] / max(now, 1e-9)
@@ -137,11 +139,7 @@ class _RefiningPredictor(WindowPredictor):
                 yield index, None
                 continue
             # what painting works out of a reverse map, and puts on a GPU, is not kept
-            reverse = kept.reverse
-            again = ReverseMap(
-                reverse.grid, reverse.size, backend=reverse.backend, device=reverse.device
-            )
-            yield index, replace(kept, reverse=again)
+            yield index, replace(kept, reverse=replace(kept.reverse))
 
 
 def _first_size(plan: SegmentationPlan, candidates: list[Size]) -> Size:

@@ -102,18 +102,12 @@ def command(
     """
     reporter = Reporter(quiet=quiet, verbose=verbose)
     # torch is imported here, when work begins
-    from geodeform.device import describe_device, resolve_device
     from geodeform.evaluation.budget_curve import BUDGETS, budget_curve
-    from geodeform.models.model_file import load_model
 
     with OutputSet(overwrite=overwrite, inputs=[scene, *((labels and [labels]) or [])]) as outputs:
         staged = {path: outputs.add(path, suffixes=(path.suffix.lower(),))
                   for path in (output, table) if path is not None}  # fmt: skip
-        target = resolve_device(device)
-        network = load_model(model)
-        reporter.banner(
-            f"{model or 'dubai (packaged)'}, {network.spec.architecture}", describe_device(target)
-        )
+        network, target = reporter.load(model, device)
         with (
             shown_log(quiet=quiet, verbose=verbose, usual=logging.WARNING, prefix="Note: "),
             reporter.progress(Path(scene).name) as progress,

@@ -20,6 +20,9 @@ from geodeform.errors import GeodeformError
 from geodeform.result import format_area
 
 if TYPE_CHECKING:
+    import torch
+
+    from geodeform.models.deform_segmenter import DeformSegmenter
     from geodeform.pipeline import Estimate
     from geodeform.result import SegmentationResult
     from geodeform.sampling import DensityMap
@@ -75,6 +78,19 @@ class Reporter:
             click.echo(
                 f"geodeform {version('geodeform')} · model {model} · device {device}", err=True
             )
+
+    def load(self, model: str | None, device: str) -> tuple[DeformSegmenter, torch.device]:
+        """Load a model (the packaged one if None) and find the device, and say which they are."""
+        # torch is imported here, when work begins
+        from geodeform.device import describe_device, resolve_device
+        from geodeform.models.model_file import load_model
+
+        target = resolve_device(device)
+        network = load_model(model)
+        self.banner(
+            f"{model or 'dubai (packaged)'}, {network.spec.architecture}", describe_device(target)
+        )
+        return network, target
 
     def failure(self, scene: str, error: Exception) -> str:
         """Say in one line what befell a scene (with -v also where), and return it."""

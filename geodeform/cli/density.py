@@ -61,15 +61,9 @@ def command(
     """
     reporter = Reporter(quiet=quiet, verbose=verbose)
     # torch is imported here, when work begins
-    from geodeform.device import describe_device, resolve_device
-    from geodeform.models.model_file import load_model
     from geodeform.sampling import density_map
 
-    target = resolve_device(device)
-    network = load_model(model)
-    reporter.banner(
-        f"{model or 'dubai (packaged)'}, {network.spec.architecture}", describe_device(target)
-    )
+    network, target = reporter.load(model, device)
     with (
         shown_log(quiet=quiet, verbose=verbose, usual=logging.WARNING, prefix="Note: "),
         reporter.progress(Path(scene).name) as progress,

@@ -137,18 +137,12 @@ def command(
         raise GeodeformError(
             f"Reading datasets needs '{error.name}': pip install 'geodeform[train]'."
         ) from error
-    from geodeform.device import describe_device, resolve_device
     from geodeform.evaluation.evaluate import evaluate
-    from geodeform.models.model_file import load_model
 
     with OutputSet(overwrite=overwrite, inputs=[model] if model else []) as outputs:
         staged = {path: outputs.add(path, suffixes=(path.suffix.lower(),))
                   for path in (output, table) if path is not None}  # fmt: skip
-        target = resolve_device(device)
-        network = load_model(model)
-        reporter.banner(
-            f"{model or 'dubai (packaged)'}, {network.spec.architecture}", describe_device(target)
-        )
+        network, target = reporter.load(model, device)
         with shown_log(quiet=quiet, verbose=verbose, usual=logging.WARNING, prefix="Note: "):
             data = open_evaluation_data(
                 dataset,

@@ -186,15 +186,9 @@ def command(
     )
     # torch is imported here, when work begins
     from geodeform.budget_choice import budget_for_confidence, budget_for_time
-    from geodeform.device import describe_device, resolve_device
-    from geodeform.models.model_file import load_model
     from geodeform.pipeline import estimate, segment_scene
 
-    target = resolve_device(device)
-    network = load_model(model)
-    reporter.banner(
-        f"{model or 'dubai (packaged)'}, {network.spec.architecture}", describe_device(target)
-    )
+    network, target = reporter.load(model, device)
     reports: list[dict[str, Any]] = []
     failed = False
     for scene, files in jobs:

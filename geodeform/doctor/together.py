@@ -16,7 +16,8 @@ from geodeform.geo.affine import apply, compose
 from geodeform.geo.ground import Ground
 
 _SHARED_TAGS = ("model", "source", "budget", "sampler")
-_FIELDS = ("confidence", "trust", "density")  # on the pixels of the map, but for the last
+_ON_PIXELS = ("confidence", "trust")  # of the map; the density has cells of its own
+_FIELDS = (*_ON_PIXELS, "density")
 _TOTAL_TOLERANCE = 0.02
 _CLASS_TOLERANCE = 0.10  # small polygons that dissolve change classes by a few per cent
 _SMALL_SHARE = 0.01  # classes below this share of the map are not compared
@@ -82,7 +83,7 @@ def _compare_rasters(labels: Report, other: Report) -> Iterator[Finding]:
             f"{names} have different CRSs ({one.crs}, {two.crs}): they are not of one scene.",
             "Make both in one run.",
         )
-    elif two.role in _FIELDS[:2] and one.shape != two.shape:
+    elif two.role in _ON_PIXELS and one.shape != two.shape:
         sound = False
         yield error(
             "run.shape",
@@ -115,7 +116,7 @@ def _compare_rasters(labels: Report, other: Report) -> Iterator[Finding]:
 
 def _same_place(one: RasterFacts, two: RasterFacts) -> bool:
     """Whether two rasters begin at the same corner and reach as far, but for part of a cell."""
-    if two.role in _FIELDS[:2] or one.transform.determinant == 0:
+    if two.role in _ON_PIXELS or one.transform.determinant == 0:
         return bool(one.transform == two.transform)
     cells = compose(~one.transform, two.transform)  # cells of two → pixels of one
     cell = np.array([math.hypot(cells.a, cells.b), math.hypot(cells.d, cells.e)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,9 @@ def compare_maps(
         Scene.open(truth, bands=[1]) as known,
     ):
         left, top = region_offset(known, plan)
-        H, W = mapped.shape
-        step = max(1, _BLOCK_PIXELS // W)
-        for row in range(0, H, step):
-            height = min(step, H - row)
-            true = _class_ids(known, Window(left, top + row, W, height), n_classes)
-            ours = read_ids(mapped, Window(0, row, W, height))
+        for block in _blocks(mapped.shape):
+            true = _class_ids(known, _moved(block, left, top), n_classes)
+            ours = read_ids(mapped, block)
             if mapped_only:
                 true = np.where(ours == NODATA_CLASS, NODATA_CLASS, true)
             counts.add(true, ours)
@@ -69,10 +67,20 @@ def check_truth(truth: Raster, plan: SegmentationPlan, n_classes: int) -> None:
     """
     with Scene.open(truth, bands=[1]) as known:
         left, top = region_offset(known, plan)
-        H, W = plan.shape
-        step = max(1, _BLOCK_PIXELS // W)
-        for row in range(0, H, step):
-            _class_ids(known, Window(left, top + row, W, min(step, H - row)), n_classes)
+        for block in _blocks(plan.shape):
+            _class_ids(known, _moved(block, left, top), n_classes)
+
+
+def _blocks(shape: tuple[int, int]) -> Iterator[Window]:
+    """Full-width blocks of a raster (H, W), from the top."""
+    H, W = shape
+    step = max(1, _BLOCK_PIXELS // W)
+    for row in range(0, H, step):
+        yield Window(0, row, W, min(step, H - row))
+
+
+def _moved(block: Window, left: int, top: int) -> Window:
+    return Window(block.col_off + left, block.row_off + top, block.width, block.height)
 
 
 def _class_ids(scene: Scene, window: Window, n_classes: int) -> NDArray[np.uint8]:

@@ -148,7 +148,7 @@ def budget_curve(
             sampler=way[0], allocation="even", **settings,
         ) as run:  # fmt: skip
             plan = run.plan
-            few = _spread(plan.active, windows)
+            few = plan.active if windows is None else plan.some_windows(windows)
             if budget is whole:
                 crops = every.plan(plan, spec, every.overlap)
                 ground = [plan.windows[index].toslices() for index in few]
@@ -182,7 +182,7 @@ def budget_curve(
                     )
                     continue
                 row, plan = _map(run, way[1], mapped, folder / f"confidence{len(rows)}.tif")
-            looked = len(_spread(full.active, windows))
+            looked = min(len(full.active), windows or len(full.active))
             scale = len(full.active) / looked
             row["seconds"] *= scale
             row["sampled_share"] = row.pop("sampled") * scale / math.prod(full.shape)
@@ -266,14 +266,6 @@ def _meets(crop: Window, ground: list[tuple[slice, slice]]) -> bool:
         rows.start < y.stop and y.start < rows.stop and cols.start < x.stop and x.start < cols.stop
         for y, x in ground
     )
-
-
-def _spread(active: tuple[int, ...], most: int | None) -> tuple[int, ...]:
-    """At most so many windows, spread evenly over their order."""
-    if most is None or len(active) <= most:
-        return active
-    picks = np.linspace(0, len(active) - 1, most).round().astype(int)
-    return tuple(active[k] for k in picks)
 
 
 def _map(
