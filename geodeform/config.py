@@ -486,7 +486,8 @@ def _paper(**sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 DATASET_RECIPES: dict[str, Mapping[str, Any]] = {
-    "dubai": {"loss": {"jacobian": True}},  # as the packaged model was trained
+    # as the packaged model was trained
+    "dubai": {"model": {"error_net": True}, "loss": {"jacobian": True}},
     "deepglobe": _paper(
         model={"sizes": ((100, 100),), "low_res": (100, 100), "sigma": 10.6},
         optim={"epochs": 200.0},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,15 @@ from geodeform.predict import Block, WindowSamples
 class _WindowField:
     """A window's magnification on the coarse grid; the field mosaic's one-channel scores."""
 
-    reverse: ReverseMap
-    values: NDArray[np.float32]  # 1,h,w
+    looks: tuple[tuple[ReverseMap, NDArray[np.float32]], ...]  # magnification 1,h,w
     n_classes: int = 1
 
     def scores(self, rows: Block, cols: Block) -> NDArray[np.float32]:
-        return self.reverse.interpolate_scores(self.values, rows=rows, cols=cols)
+        parts = (
+            reverse.interpolate_scores(values, rows=rows, cols=cols)
+            for reverse, values in self.looks
+        )
+        return reduce(np.add, parts)
 
 
 class DensityField:
@@ -72,15 +76,18 @@ class DensityField:
             self._emit(final=True)
         self._writer.__exit__(*error)  # type: ignore[arg-type]
 
-    def feed(self, index: int, samples: WindowSamples) -> None:
-        """Add a window."""
+    def feed(self, index: int, *looks: WindowSamples) -> None:
+        """Add a window with every look at it; their samples add up."""
         fine, coarse = self._plan.windows[index], self._coarse[index]
         offset = np.array([fine.col_off, fine.row_off], np.float32)
         start = np.array([coarse.col_off, coarse.row_off], np.float32)
-        pixels = (samples.positions + offset) / self._factor - start
         size = (int(coarse.height), int(coarse.width))
-        grid = pixels_to_grid(pixels, size).astype(np.float32)
-        self._mosaic.feed(index, _WindowField(ReverseMap(grid, size), samples.magnification[None]))
+        fields = []
+        for samples in looks:
+            pixels = (samples.positions + offset) / self._factor - start
+            grid = pixels_to_grid(pixels, size).astype(np.float32)
+            fields.append((ReverseMap(grid, size), samples.magnification[None]))
+        self._mosaic.feed(index, _WindowField(tuple(fields)))
         self._emit(final=False)
 
     def known(self, window: Window, known: NDArray[np.bool_]) -> None:

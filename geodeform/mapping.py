@@ -51,7 +51,7 @@ class SceneMapper:
         self.plan: SegmentationPlan = predictor.plan
         self.scheme = scheme
         self.predicted = 0
-        self.sampled_pixels = self.plan.replaced_samples
+        self.sampled_pixels = self.plan.earlier_samples
         self.skipped = 0
         self.samples = SampledPoints(scene, self.plan)
         self.sketch: list[NDArray[np.float32]] = []
@@ -139,7 +139,7 @@ class SceneMapper:
                     self.sampled_pixels += math.prod(self.plan.size_of(index))
                     mosaic.feed(index, prediction)
                     if field is not None:
-                        field.feed(index, prediction.samples)
+                        field.feed(index, *(look.samples for look in prediction.looks))
                     if trust is not None:
                         trust.feed(index, prediction)
                     self._keep(index, prediction, thinning, keep_samples)
@@ -190,9 +190,10 @@ class SceneMapper:
 
     def _keep(self, index: int, prediction: WindowPrediction, step: int, every: bool) -> None:
         """Keep a few sampled positions for the picture, and all of them where asked for."""
-        samples = prediction.samples
-        if every:
-            self.samples.add(index, samples, prediction.probabilities)
         window = self.plan.windows[index]
-        thinned = samples.positions[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
-        self.sketch.append(thinned + np.array([window.col_off, window.row_off], np.float32))
+        for look in prediction.looks:
+            samples = look.samples
+            if every:
+                self.samples.add(index, samples, look.probabilities)
+            thinned = samples.positions[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
+            self.sketch.append(thinned + np.array([window.col_off, window.row_off], np.float32))

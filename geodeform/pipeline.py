@@ -56,6 +56,7 @@ from geodeform.result import RunFacts, SegmentationResult
 from geodeform.run import (
     PathLike,
     Progress,
+    Run,
     begin_run,
     open_raster,
     run_tags,
@@ -191,144 +192,216 @@ def segment_scene(
     }
     if refine < 0 or (refine and allocation is not None):
         raise ConfigError("A refinement takes steps from 1, and no allocation: it has its own.")
-    in_memory = output is None
-    refinement = Refinement(refine)
-    for step in range(refine + 1):
-        with ExitStack() as stack:
-            outputs = stack.enter_context(
-                OutputSet(
-                    overwrite=overwrite or step > 0,
-                    inputs=[
-                        p
-                        for p in (source, model, aoi, focus, priority)
-                        if isinstance(p, str | Path)
-                    ],
-                )
-            )
-            staged = {
-                kind: outputs.add(path, suffixes=_SUFFIXES[kind])
-                for kind, path in wanted.items()
-                if path is not None
-            }
-            add_styles(outputs, wanted)
-            run = stack.enter_context(
-                begin_run(
-                    source,
-                    model=model,
-                    device=device,
-                    bands=bands,
-                    nodata=nodata,
-                    budget=budget,
-                    sampler=sampler,
-                    allocation="even" if refine else allocation,
-                    followed=refine > 0,
-                    focus=focus,
-                    focus_classes=focus_classes,
-                    priority=priority,
-                    gsd=gsd,
-                    overlap=overlap,
-                    stretch=stretch,
-                    bbox=bbox,
-                    aoi=aoi,
-                )
-            )
-            plan, scheme = run.plan, run.network.spec.classes
-            if stac is not None and run.network.file is not None:
-                outputs.add(model_item_path(stac), suffixes=STAC_SUFFIXES)
-            for note in plan.notes if step == 0 else ():
-                logger.warning(note)
-            for kind in ("polygons", "samples"):
-                check_placeable(wanted[kind], plan.crs)
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
-            rasters = {"labels": staged.get("labels", scratch / "labels.tif")}
-            everything = in_memory or bool(polygons) or report is not None
-            if everything or confidence is not None:
-                rasters["confidence"] = staged.get("confidence", scratch / "confidence.tif")
-            if everything or density is not None or quicklook is not None:
-                rasters["density"] = staged.get("density", scratch / "density.tif")
-            if trust is not None:
-                rasters["trust"] = staged["trust"]
-            predictor = run.predictor()
-            if refine:
-                run, predictor = refinement.begin(run, step)
-            plan = run.plan
-            stack.enter_context(predictor)
-            mapper = SceneMapper(run.scene, predictor, scheme)
-            mapper.run(rasters, run_tags(run), keep_samples=bool(samples), progress=progress)
-            if not any(area.pixels for area in mapper.class_areas()):
-                logger.warning(
-                    f"No pixel of {Path(plan.scene).name} was mapped: there is no data, or the "
-                    "area of interest covers no pixel's centre."
-                )
-
-            frame = points = None
-            if polygons:
-                frame = polygonize(
-                    rasters["labels"],
-                    confidence=rasters["confidence"],
-                    density=rasters["density"],
-                    scheme=scheme,
-                    min_area=min_area,
-                    fill_holes=fill_holes,
-                    simplify=simplify,
-                    smooth=smooth,
-                )
-                if "polygons" in staged:
-                    write_polygons(frame, staged["polygons"])
-            if samples:
-                points = mapper.samples.frame(scheme)
-                if "samples" in staged:
-                    write_points(points, staged["samples"])
-            facts = _facts(mapper, run.device, start)
-            if quicklook is not None:
-                _draw(staged["quicklook"], mapper, rasters, facts)
-            write_styles(staged, scheme)
-            if report is not None:
-                write_report(
-                    staged["report"],
-                    labels=rasters["labels"],
-                    scene=run.scene,
-                    confidence=rasters["confidence"],
-                    density=rasters["density"],
-                    polygons=staged.get("polygons"),
-                    facts=report_facts(facts),
-                    notes=plan.notes,
-                )
-            if qgis is not None:
-                for kind in ("polygons", "samples"):
-                    if kind in staged and staged[kind].suffix.lower() == ".parquet":
-                        logger.warning(
-                            f"QGIS opens {wanted[kind]} only where its GDAL reads GeoParquet, "
-                            "which Debian's does not: .gpkg opens everywhere."
-                        )
-                for name in write_run_project(staged["project"], staged, run, source):
-                    logger.warning(
-                        f"{qgis} has no layer '{name}': QGIS cannot place it without a CRS."
-                    )
-            if stac is not None:
-                write_run_stac(staged["stac"], staged, run, source)
-            arrays: dict[str, xr.DataArray] = {
-                kind: open_raster(rasters[kind], kind).load()
-                for kind in ("labels", "confidence", "density")
-                if in_memory and kind in rasters
-            }
-    paths = {kind: Path(path) for kind, path in wanted.items() if path is not None}
-    for kind in ("labels", "confidence", "density"):
-        if kind in paths and kind not in arrays:
-            arrays[kind] = open_raster(paths[kind], kind)
+    order = _Order(
+        source=source,
+        begin={
+            "model": model,
+            "device": device,
+            "bands": bands,
+            "nodata": nodata,
+            "budget": budget,
+            "sampler": sampler,
+            "allocation": "even" if refine else allocation,
+            "followed": refine > 0,
+            "focus": focus,
+            "focus_classes": focus_classes,
+            "priority": priority,
+            "gsd": gsd,
+            "overlap": overlap,
+            "stretch": stretch,
+            "bbox": bbox,
+            "aoi": aoi,
+        },
+        inputs=[p for p in (source, model, aoi, focus, priority) if isinstance(p, str | Path)],
+        paths={kind: Path(path) for kind, path in wanted.items() if path is not None},
+        shape={
+            "min_area": min_area,
+            "fill_holes": fill_holes,
+            "simplify": simplify,
+            "smooth": smooth,
+        },
+        polygons=bool(polygons),
+        samples=bool(samples),
+    )
+    refinement = Refinement(refine) if refine else None
+    mapped = _map(order, refinement, 0, start, overwrite=overwrite, progress=progress)
+    for step in range(1, refine + 1):
+        mapped = _map(order, refinement, step, start, overwrite=True, progress=progress)
+    arrays = mapped.arrays | {
+        kind: open_raster(order.paths[kind], kind)
+        for kind in ("labels", "confidence", "density")
+        if kind in order.paths
+    }
     return SegmentationResult(
-        scene=plan.scene,
-        classes=scheme,
+        scene=mapped.mapper.plan.scene,
+        classes=mapped.mapper.scheme,
         labels=arrays["labels"],
         confidence=arrays.get("confidence"),
         density=arrays.get("density"),
-        polygons=frame,
-        samples=points,
-        class_areas=mapper.class_areas(),
-        plan=plan,
-        facts=_facts(mapper, run.device, start),
-        paths=paths,
+        polygons=mapped.polygons,
+        samples=mapped.points,
+        class_areas=mapped.mapper.class_areas(),
+        plan=mapped.mapper.plan,
+        facts=_facts(mapped.mapper, mapped.device, start),
+        paths=dict(order.paths),
     )
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What was asked for.
+
+    Attributes:
+        source: The scene.
+        begin: Settings of :func:`geodeform.run.begin_run`.
+        inputs: Files that no output may replace.
+        paths: Output files by kind.
+        shape: Settings of :func:`geodeform.geo.vector.polygonize`.
+        polygons: Whether polygons are wanted, in a file or in memory.
+        samples: The same for sampled points.
+    """
+
+    source: PathLike | xr.DataArray
+    begin: Mapping[str, Any]
+    inputs: Sequence[PathLike]
+    paths: Mapping[str, Path]
+    shape: Mapping[str, Any]
+    polygons: bool
+    samples: bool
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rasters come back as loaded arrays."""
+        return "labels" not in self.paths
+
+    def rasters(self) -> list[str]:
+        """Kinds of rasters that are made, be it for what is drawn from them."""
+        everything = self.in_memory or self.polygons or "report" in self.paths
+        made = ["labels"]
+        if everything or "confidence" in self.paths:
+            made.append("confidence")
+        if everything or "density" in self.paths or "quicklook" in self.paths:
+            made.append("density")
+        return [*made, "trust"] if "trust" in self.paths else made
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """What a pass over the scene gave, beside its files."""
+
+    mapper: SceneMapper
+    device: torch.device
+    polygons: gpd.GeoDataFrame | None
+    points: gpd.GeoDataFrame | None
+    arrays: dict[str, xr.DataArray]
+
+
+def _map(
+    order: _Order,
+    refinement: Refinement | None,
+    step: int,
+    start: float,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> _Mapped:
+    """Map the scene once; its outputs appear together at the end."""
+    paths = order.paths
+    with ExitStack() as stack:
+        outputs = stack.enter_context(OutputSet(overwrite=overwrite, inputs=order.inputs))
+        staged = {kind: outputs.add(path, suffixes=_SUFFIXES[kind]) for kind, path in paths.items()}
+        add_styles(outputs, paths)
+        run = stack.enter_context(begin_run(order.source, **order.begin))
+        if "stac" in paths and run.network.file is not None:
+            outputs.add(model_item_path(paths["stac"]), suffixes=STAC_SUFFIXES)
+        for note in run.plan.notes if step == 0 else ():
+            logger.warning(note)
+        for kind in ("polygons", "samples"):
+            check_placeable(paths.get(kind), run.plan.crs)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
+        rasters = {kind: staged.get(kind, scratch / f"{kind}.tif") for kind in order.rasters()}
+        if refinement is None:
+            predictor = run.predictor()
+        else:
+            run, predictor = refinement.begin(run, step)
+        stack.enter_context(predictor)
+        mapper = SceneMapper(run.scene, predictor, run.network.spec.classes)
+        mapper.run(rasters, run_tags(run), keep_samples=order.samples, progress=progress)
+        if not any(area.pixels for area in mapper.class_areas()):
+            logger.warning(
+                f"No pixel of {Path(run.plan.scene).name} was mapped: there is no data, or the "
+                "area of interest covers no pixel's centre."
+            )
+        frame, points = _vectors(order, mapper, rasters, staged)
+        _accompany(order, run, mapper, rasters, staged, start)
+        arrays: dict[str, xr.DataArray] = {
+            kind: open_raster(rasters[kind], kind).load()
+            for kind in ("labels", "confidence", "density")
+            if order.in_memory and kind in rasters
+        }
+    return _Mapped(mapper, run.device, frame, points, arrays)
+
+
+def _vectors(
+    order: _Order, mapper: SceneMapper, rasters: Mapping[str, Path], staged: Mapping[str, Path]
+) -> tuple[gpd.GeoDataFrame | None, gpd.GeoDataFrame | None]:
+    """Polygons and sampled points, where they are wanted; written where they have a file."""
+    frame = points = None
+    if order.polygons:
+        frame = polygonize(
+            rasters["labels"],
+            confidence=rasters["confidence"],
+            density=rasters["density"],
+            scheme=mapper.scheme,
+            **order.shape,
+        )
+        if "polygons" in staged:
+            write_polygons(frame, staged["polygons"])
+    if order.samples:
+        points = mapper.samples.frame(mapper.scheme)
+        if "samples" in staged:
+            write_points(points, staged["samples"])
+    return frame, points
+
+
+def _accompany(
+    order: _Order,
+    run: Run,
+    mapper: SceneMapper,
+    rasters: Mapping[str, Path],
+    staged: Mapping[str, Path],
+    start: float,
+) -> None:
+    """Write what shows and describes the map: picture, styles, page, project, STAC items."""
+    facts = _facts(mapper, run.device, start)
+    if "quicklook" in staged:
+        _draw(staged["quicklook"], mapper, rasters, facts)
+    write_styles(staged, mapper.scheme)
+    if "report" in staged:
+        write_report(
+            staged["report"],
+            labels=rasters["labels"],
+            scene=run.scene,
+            confidence=rasters["confidence"],
+            density=rasters["density"],
+            polygons=staged.get("polygons"),
+            facts=report_facts(facts),
+            notes=run.plan.notes,
+        )
+    if "project" in staged:
+        for kind in ("polygons", "samples"):
+            if kind in staged and staged[kind].suffix.lower() == ".parquet":
+                logger.warning(
+                    f"QGIS opens {order.paths[kind]} only where its GDAL reads GeoParquet, "
+                    "which Debian's does not: .gpkg opens everywhere."
+                )
+        for name in write_run_project(staged["project"], staged, run, order.source):
+            logger.warning(
+                f"{order.paths['project']} has no layer '{name}': QGIS cannot place it "
+                "without a CRS."
+            )
+    if "stac" in staged:
+        write_run_stac(staged["stac"], staged, run, order.source)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class SegmentationPlan:
         sizes: (h, w) samples of each window of ``active`` where these differ, in its order; see
             :mod:`geodeform.allocation`. Empty where all get ``sample_size``.
         refined: Which pass of :mod:`geodeform.refine` it is, ``"2 of 3"``; empty for none.
-        replaced_samples: Samples of earlier passes in whose place ``sizes`` are.
+        earlier_samples: Samples of earlier passes, on top of which ``sizes`` come.
     """
 
     scene: str
@@ -92,7 +92,7 @@ class SegmentationPlan:
     priority: Priority | None = None
     sizes: tuple[tuple[int, int], ...] = field(default=())
     refined: str = ""
-    replaced_samples: int = 0
+    earlier_samples: int = 0
 
     def size_of(self, index: int) -> tuple[int, int]:
         """(h, w) samples of window ``index``, one of :attr:`active`."""
@@ -144,17 +144,13 @@ class SegmentationPlan:
 
     @property
     def sampled_pixels(self) -> int:
-        """Samples over all active windows, with those that others have replaced since."""
-        return self.replaced_samples + self._lying_samples
-
-    @property
-    def _lying_samples(self) -> int:
-        return sum(math.prod(self.size_of(index)) for index in self.active)
+        """Samples over all active windows, with those of earlier passes."""
+        return self.earlier_samples + sum(math.prod(self.size_of(index)) for index in self.active)
 
     @property
     def density_factor(self) -> int:
         """Scene pixels per cell of the density raster: about the mean sample spacing."""
-        samples = self._lying_samples / len(self.active)
+        samples = self.sampled_pixels / len(self.active)
         return max(1, round(math.sqrt(math.prod(self.window_size) / samples)))
 
     @property

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
@@ -56,11 +56,14 @@ class WindowPrediction:
         reverse: Maps window pixels (H, W) back to the sampled image (h, w).
         probabilities: (C, h, w) float32 class probabilities of the sampled pixels.
         magnification: (h, w) float32 sampled pixels per scene pixel.
+        earlier: Coarser looks at the same window, by which the scores are means, each look weighed
+            by its number of samples.
     """
 
     reverse: ReverseMap
     probabilities: NDArray[np.float32]
     magnification: NDArray[np.float32]
+    earlier: tuple[WindowPrediction, ...] = ()
 
     @property
     def n_classes(self) -> int:
@@ -69,15 +72,30 @@ class WindowPrediction:
 
     def scores(self, rows: Block, cols: Block) -> NDArray[np.float32]:
         """Probabilities (C, rows, cols) of a block of window pixels."""
-        return self.reverse.interpolate_scores(self.probabilities, rows=rows, cols=cols)
+        scores = self.reverse.interpolate_scores(self.probabilities, rows=rows, cols=cols)
+        seen = self.magnification.size
+        for look in self.earlier:
+            part = look.magnification.size
+            seen += part
+            scores += (look.scores(rows, cols) - scores) * np.float32(part / seen)
+        return scores
 
     def labels(self, rows: Block, cols: Block) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels and confidence (0…255) of a block of window pixels, in one pass."""
+        if self.earlier:
+            scores = self.scores(rows, cols)
+            confidence = np.rint(scores.max(0) * np.float32(255))
+            return scores.argmax(0).astype(np.uint8), confidence.astype(np.uint8)
         return self.reverse.reverse_scores(self.probabilities, rows=rows, cols=cols)
 
     @property
+    def looks(self) -> tuple[WindowPrediction, ...]:
+        """All looks at the window, the last first, each by itself."""
+        return (replace(self, earlier=()), *self.earlier)
+
+    @property
     def samples(self) -> WindowSamples:
-        """Where the window was sampled."""
+        """Where the last look sampled the window."""
         return WindowSamples(
             grid_to_pixels(self.reverse.grid, self.reverse.size), self.magnification
         )

@@ -5,6 +5,7 @@ first pass takes a quarter to a half of the budget, evenly; each further one an 
 rest. What a network is unsure of is known then, not expected: the windows that are sampled again,
 more densely, are those in which the most doubt goes away for the samples. How much of it a denser
 look takes away is what the model's error net says; without one it is the same for all windows.
+Nothing is lost: a window's scores are the mean over all looks at it, each weighed by its samples.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _CELLS = 16  # a side, in which priorities are looked up
 class Refinement:
     """What passes over one scene hand on: predictions, compact as ever, and what they cost.
 
-    Memory holds every window's prediction, 4·(classes + 3) bytes a sample.
+    Memory holds every look at a window, 4·(classes + 3) bytes a sample.
 
     Args:
         steps: Passes after the first, at least 1.
@@ -47,6 +48,7 @@ class Refinement:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self._kept: dict[int, WindowPrediction | None] = {}
+        self._earlier: dict[int, WindowPrediction] = {}  # of windows that are sampled again
         self._sizes: dict[int, Size] = {}
         self._spent = 0
 
@@ -77,10 +79,10 @@ class Refinement:
             plan,
             sizes=sizes,
             refined=f"{step + 1} of {self.steps + 1}",
-            replaced_samples=self._spent - sum(math.prod(size) for size in sizes),
+            earlier_samples=self._spent - sum(math.prod(size) for size in sizes),
         )
         run = replace(run, plan=plan)
-        return run, _RefiningPredictor(run, self._kept)
+        return run, _RefiningPredictor(run, self._kept, self._earlier)
 
     def _choose(self, run: Run, budget: float) -> None:
         """Choose the windows that are sampled again, and how densely."""
@@ -103,6 +105,7 @@ class Refinement:
             if choice > 0:
                 self._sizes[index] = candidates[choice - 1]
                 del self._kept[index]
+                self._earlier[index] = seen[index]
 
     def _falls(
         self, run: Run, indices: list[int], candidates: list[Size]
@@ -122,24 +125,34 @@ class Refinement:
 
 
 class _RefiningPredictor(WindowPredictor):
-    """Predicts what is not kept yet, and keeps it."""
+    """Predicts what is not kept yet, and keeps it with what was known of the window before."""
 
-    def __init__(self, run: Run, kept: dict[int, WindowPrediction | None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        kept: dict[int, WindowPrediction | None],
+        earlier: dict[int, WindowPrediction],
+    ) -> None:
         super().__init__(run.scene, run.network, run.plan, run.device)
         self._kept = kept
+        self._earlier = earlier
 
     def predict(self, indices: Sequence[int]) -> Iterator[tuple[int, WindowPrediction | None]]:
         """Yield (index, prediction) for the windows ``indices``, in order."""
         fresh = super().predict([index for index in indices if index not in self._kept])
         for index in indices:
             if index not in self._kept:
-                _, self._kept[index] = next(fresh)
+                _, found = next(fresh)
+                if found is not None and index in self._earlier:
+                    found = replace(found, earlier=self._earlier.pop(index).looks)
+                self._kept[index] = found
             kept = self._kept[index]
             if kept is None:
                 yield index, None
                 continue
             # what painting works out of a reverse map, and puts on a GPU, is not kept
-            yield index, replace(kept, reverse=replace(kept.reverse))
+            last, *others = (replace(one, reverse=replace(one.reverse)) for one in kept.looks)
+            yield index, replace(last, earlier=tuple(others))
 
 
 def _first_size(plan: SegmentationPlan, candidates: list[Size]) -> Size:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodeform.deform.coords import grid_to_pixels
 from geodeform.deform.reverse import ReverseMap
 from geodeform.geo.mosaic import FieldMosaic
 from geodeform.geo.raster import NODATA_CONFIDENCE, TrustRasterWriter
@@ -67,10 +66,10 @@ class TrustField:
 
     def feed(self, index: int, prediction: WindowPrediction) -> None:
         """Add a window."""
-        positions = grid_to_pixels(prediction.reverse.grid, prediction.reverse.size)
-        self._mosaic.feed(
-            index, _Support(prediction.reverse, positions.reshape(-1, 2), self._spacing)
+        looks = tuple(
+            (look.reverse, look.samples.positions.reshape(-1, 2)) for look in prediction.looks
         )
+        self._mosaic.feed(index, _Support(looks, self._spacing))
 
     def skip(self, index: int) -> None:
         """Say that a window has no data."""
@@ -102,16 +101,17 @@ def usual_spacing(plan: SegmentationPlan, spec: ModelSpec) -> float:
 class _Support:
     """Support of a window's pixels, the field mosaic's one-channel scores."""
 
-    reverse: ReverseMap
-    positions: NDArray[np.float32]  # h·w,2
+    looks: tuple[tuple[ReverseMap, NDArray[np.float32]], ...]  # positions (h·w,2)
     spacing: float
     n_classes: int = 1
 
     def scores(self, rows: Block, cols: Block) -> NDArray[np.float32]:
-        away = self.positions[self.reverse.nearest_index(rows=rows, cols=cols)]  # rows,cols,2
         x, y = (np.arange(*ends, dtype=np.float32) + np.float32(0.5) for ends in (cols, rows))
-        away[..., 0] -= x
-        away[..., 1] -= y[:, None]
-        squared = np.square(away).sum(-1)
+        squared = np.full((len(y), len(x)), np.inf, np.float32)
+        for reverse, positions in self.looks:
+            away = positions[reverse.nearest_index(rows=rows, cols=cols)]  # rows,cols,2
+            away[..., 0] -= x
+            away[..., 1] -= y[:, None]
+            np.minimum(squared, np.square(away).sum(-1), out=squared)
         support: NDArray[np.float32] = np.exp(squared * np.float32(-1 / (8 * self.spacing**2)))
         return support[None]

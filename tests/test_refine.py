@@ -102,6 +102,40 @@ def test_what_was_sampled_again_is_what_a_plan_of_these_sizes_gives(scene, model
                     )
 
 
+def test_nothing_that_was_sampled_is_lost(scene, model, tmp_path):
+    (_, before), (run, after) = passes(scene, model, 1)
+    again = [i for i, p in after.items() if p is not None and p.earlier]
+    assert again == [i for i in run.plan.active if run.plan.size_of(i) != (32, 32)]
+    block = (40, 90), (8, 200)
+    for index in again:
+        now, then = after[index], before[index]
+        assert [look.magnification.shape for look in now.looks] == [
+            run.plan.size_of(index), (32, 32),
+        ]  # fmt: skip
+        fine, coarse = (look.probabilities[0].size for look in now.looks)
+        alone = now.looks[0].scores(*block)
+        expected = (fine * alone + coarse * then.scores(*block)) / (fine + coarse)
+        np.testing.assert_allclose(now.scores(*block), expected, atol=1e-6)
+        labels, confidence = now.labels(*block)
+        assert (labels == expected.argmax(0)).mean() > 0.999
+        np.testing.assert_allclose(confidence, 255 * expected.max(0), atol=0.51)
+
+    result = geodeform.segment_scene(scene, model=model, refine=1, samples=True)
+    spread = result.samples.groupby("window").size()
+    for index in again:
+        window = run.plan.windows[index]
+        if max(window.row_off, window.col_off) >= 240:  # where all pixels have data
+            assert spread[index] == math.prod(run.plan.size_of(index)) + 32 * 32
+    # the density raster shows the sum over the looks
+    with_data = [i for i, p in after.items() if p is not None]
+    mean = float(result.density.mean())
+    assert mean == pytest.approx(
+        np.mean(
+            [sum(m.magnification.size for m in after[i].looks) for i in with_data]
+        ) / 256**2, rel=0.1,
+    )  # fmt: skip
+
+
 def test_outputs_are_whole_after_every_pass_and_say_how_they_came(scene, model, tmp_path):
     out, seen = tmp_path / "map.tif", []
 
