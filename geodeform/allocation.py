@@ -23,6 +23,7 @@ from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPredictor
 
 _STEP = 32  # sides of the lightest network's input are padded to multiples of this
+_REACH = 4 / 3  # of the sides of trained sizes
 
 
 def allocate_windows(predictor: WindowPredictor) -> SegmentationPlan:
@@ -34,13 +35,20 @@ def allocate_windows(predictor: WindowPredictor) -> SegmentationPlan:
         predictor: Of the even plan; its model must have an error net.
 
     Returns:
-        The plan, with :attr:`SegmentationPlan.sizes`.
+        The plan, with :attr:`SegmentationPlan.sizes`; the even plan with a note where its windows
+        have more samples than candidates go to.
 
     Raises:
         ConfigError: If the model has no error net.
     """
     plan, spec = predictor.plan, predictor.model.spec
     candidates = candidate_sizes(plan, spec)
+    if plan.sample_size == candidates[-1]:
+        note = (
+            f"Every window gets the same {plan.shown_size()} samples: of so many the model does "
+            "not know where they are needed."
+        )
+        return replace(plan, notes=(*plan.notes, note))
     errors = np.zeros((len(plan.active), len(candidates)))
     seen = np.zeros(len(plan.active), bool)
     position = {index: k for k, index in enumerate(plan.active)}
@@ -74,31 +82,32 @@ def weighed_errors(
 def candidate_sizes(plan: SegmentationPlan, spec: ModelSpec) -> list[Size]:
     """Sampled sizes that windows may get, from few samples to many.
 
-    Between the smallest and the largest that the model was trained with, in steps that leave its
-    network no padding (sides of the model's window divisible by 32), and the even size where that
-    is smaller still.
+    From three quarters of the sides of the smallest size that the model was trained with to four
+    thirds of the largest's, which is as far as a training with scales from 0.75 to 1.33 has seen:
+    these two, the trained ones, and steps that leave its network no padding (sides of the model's
+    window divisible by 32). And always the even size.
     """
-    trained = spec.budgets or (spec.sample_size,)
-    low, high = (pick(math.prod(size) for size in trained) for pick in (min, max))
+    trained = [math.prod(size) for size in spec.trained_sizes]
+    low, high = min(trained) / _REACH**2, max(trained) * _REACH**2
     tall, wide = spec.sample_size
-    steps = {math.prod(size) for size in trained}
-    for side in range(_STEP, math.isqrt(high) * 2, _STEP):
-        size = (side, round(side * wide / tall))
-        if low <= math.prod(size) <= high:
-            steps.add(math.prod(size))
-    sizes = {
-        Budget("window", samples).sample_size(
-            plan.window_size,
-            full_window=plan.full_window,
-            windows=1,
-            scene_pixels=math.prod(plan.window_size),
-        )
-        for samples in steps
-    }
-    smallest = min(sizes, key=math.prod)
-    if math.prod(plan.sample_size) < math.prod(smallest):
-        sizes.add(plan.sample_size)
-    return sorted(sizes, key=math.prod)
+    steps = {low, *trained, high}
+    for side in range(_STEP, math.ceil(math.sqrt(high * tall / wide)), _STEP):
+        samples = side * round(side * wide / tall)
+        if low <= samples <= high:
+            steps.add(samples)
+    sizes = {size_of(plan, samples) for samples in steps} | {plan.sample_size}
+    # windows at the scene's edge may be cut to fewer pixels than that
+    return sorted({math.prod(size): size for size in sizes}.values(), key=math.prod)
+
+
+def size_of(plan: SegmentationPlan, samples: float) -> Size:
+    """(h, w) of so many samples in a full window of the model, as a window of the plan has them."""
+    return Budget("window", max(samples, 64.0)).sample_size(
+        plan.window_size,
+        full_window=plan.full_window,
+        windows=1,
+        scene_pixels=math.prod(plan.window_size),
+    )
 
 
 def class_weights(plan: SegmentationPlan, spec: ModelSpec) -> NDArray[np.float64]:

@@ -1,6 +1,8 @@
 """Choosing a budget: what fits into a time, or what makes a map sure enough.
 
-Both look at a few windows of the scene, as :func:`geodeform.estimate` does, and write nothing.
+Both look at a few windows of the scene, as :func:`geodeform.estimate` does, and write nothing. They
+try budgets evenly shared out; by need the same pixels are better spent, at the price of a look at
+all windows, which a time limit allows for.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from geodeform.run import PathLike, begin_run
 _PROBED = (0.001, 0.01, 0.05, 0.25, 1.0)  # shares of the pixels; time is straight between them
 _LADDER = tuple(round(0.001 * 1.6**k, 4) for k in range(15))  # up to 0.72
 _WINDOWS = 16
+_EVENLY = {"allocation": "even", "followed": True}
+"""How budgets are tried: an allocation would look at the whole scene for each."""
 
 
 def budget_for_time(source: PathLike | xr.DataArray, seconds: float, **settings: Any) -> Budget:
@@ -41,33 +45,40 @@ def budget_for_time(source: PathLike | xr.DataArray, seconds: float, **settings:
     """
     if not seconds > 0:
         raise ConfigError(f"The time limit must be more than 0 seconds, not {seconds:g}.")
-    probed: list[Estimate] = []
-    for share in _PROBED:
+    allocation = settings.pop("allocation", None)
+    # What it costs to look at all windows for an allocation does not depend on the budget.
+    wanted = estimate(source, budget=_PROBED[0], allocation=allocation, **settings)
+    settings |= _EVENLY
+    even = estimate(source, budget=_PROBED[0], **settings) if wanted.plan.sizes else wanted
+    looking = max(0.0, wanted.seconds - even.seconds)
+    seconds -= looking
+    probed = [even]
+    if even.seconds > seconds:
+        raise ConfigError(
+            f"{even.plan.scene} takes about {even.seconds + looking:.1f} s at a budget of "
+            f"{_PROBED[0]:.1%} on {even.device}: allow more time, or map a part of it (--bbox, "
+            "--aoi)."
+        )
+    for share in _PROBED[1:]:
         if len(probed) > 1 and _line(probed, seconds) < share:
             break  # it would take longer than it may: the line says enough
-        if probed:
-            plan = probed[-1].plan
-            if math.prod(plan.sample_size) * share / plan.share > MOST_SAMPLES:
-                return _rounded(plan.share)
+        plan = probed[-1].plan
+        if math.prod(plan.sample_size) * share / plan.share > MOST_SAMPLES:
+            return _rounded(plan.share)
         probed.append(estimate(source, budget=share, **settings))
         if probed[-1].seconds > seconds:
             break
-    first = probed[0]
-    if first.seconds > seconds:
-        raise ConfigError(
-            f"{first.plan.scene} takes about {first.seconds:.1f} s at a budget of {_PROBED[0]:.1%} "
-            f"on {first.device}: allow more time, or map a part of it (--bbox, --aoi)."
-        )
     return _rounded(min(1.0, _line(probed, seconds)))
 
 
 def _line(probed: list[Estimate], seconds: float) -> float:
     """The share that takes so long, on the straight line through the last two estimates."""
     one, other = probed[-2:]
-    slope = (other.seconds - one.seconds) / (other.plan.share - one.plan.share)
-    if slope <= 0:  # of a few windows more samples cost nothing that can be measured
+    more, longer = other.plan.share - one.plan.share, other.seconds - one.seconds
+    # A small scene has some fewest samples; and of a few windows more may cost nothing measurable.
+    if more <= 0 or longer <= 0:
         return math.inf if seconds >= other.seconds else one.plan.share
-    return one.plan.share + (seconds - one.seconds) / slope
+    return one.plan.share + (seconds - one.seconds) * more / longer
 
 
 def budget_for_confidence(
@@ -89,7 +100,8 @@ def budget_for_confidence(
     """
     if not 0 < confidence < 1:
         raise ConfigError(f"The confidence must lie between 0 and 1, not {confidence:g}.")
-    settings = {"model": None, "device": "auto", "bands": None, "nodata": None, **settings}
+    defaults = {"model": None, "device": "auto", "bands": None, "nodata": None}
+    settings = defaults | settings | _EVENLY
     best = (0.0, 0.0)
     for share in _LADDER:
         reached = _mean_confidence(source, share, settings)

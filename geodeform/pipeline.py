@@ -226,12 +226,13 @@ def segment_scene(
     refinement = Refinement(refine) if refine else None
     mapped = _map(order, refinement, 0, start, overwrite=overwrite, progress=progress)
     for step in range(1, refine + 1):
+        del mapped  # with its sampled points
         mapped = _map(order, refinement, step, start, overwrite=True, progress=progress)
-    arrays = mapped.arrays | {
+    arrays = {
         kind: open_raster(order.paths[kind], kind)
         for kind in ("labels", "confidence", "density")
-        if kind in order.paths
-    }
+        if kind in order.paths and kind not in mapped.arrays
+    } | mapped.arrays
     return SegmentationResult(
         scene=mapped.mapper.plan.scene,
         classes=mapped.mapper.scheme,

@@ -362,7 +362,7 @@ def _at_least_trained(
     A scene far finer than the model fills a corner of a window, and its part of the window's budget
     would be a handful of samples.
     """
-    smallest = min(spec.budgets, default=spec.sample_size)
+    smallest = min(spec.trained_sizes)
     if max(size) >= max(smallest) or max(size) >= max(window):
         return size
     grow = max(smallest) / max(window)

@@ -32,6 +32,7 @@ Found = TypeVar("Found")
 _BATCH_SAMPLES = 1 << 18  # sampled pixels that go through the network at once (16 of 128²)
 _BATCH_BYTES = 128 << 20  # full-resolution pixels that a batch may hold
 _SORTED_WINDOWS = 64  # whole rows of about so many are sorted by size
+_MEAN_FLOATS = 1 << 20  # scores that are held at once where a window has several looks
 _MAX_READ_LEVEL = 5  # reads are decimated by at most 2⁵
 
 
@@ -82,11 +83,17 @@ class WindowPrediction:
 
     def labels(self, rows: Block, cols: Block) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Labels and confidence (0…255) of a block of window pixels, in one pass."""
-        if self.earlier:
-            scores = self.scores(rows, cols)
-            confidence = np.rint(scores.max(0) * np.float32(255))
-            return scores.argmax(0).astype(np.uint8), confidence.astype(np.uint8)
-        return self.reverse.reverse_scores(self.probabilities, rows=rows, cols=cols)
+        if not self.earlier:
+            return self.reverse.reverse_scores(self.probabilities, rows=rows, cols=cols)
+        shape = (rows[1] - rows[0], cols[1] - cols[0])
+        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        step = max(1, _MEAN_FLOATS // (self.n_classes * shape[1]))
+        for top in range(rows[0], rows[1], step):
+            scores = self.scores((top, min(top + step, rows[1])), cols)
+            part = slice(top - rows[0], top - rows[0] + scores.shape[1])
+            labels[part] = scores.argmax(0)
+            confidence[part] = np.rint(scores.max(0) * np.float32(255))
+        return labels, confidence
 
     @property
     def looks(self) -> tuple[WindowPrediction, ...]:

@@ -11,7 +11,7 @@ Nothing is lost: a window's scores are the mean over all looks at it, each weigh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,16 +22,14 @@ from geodeform.allocation import (
     candidate_sizes,
     cell_weights,
     class_weights,
+    size_of,
     weighed_errors,
 )
 from geodeform.deform.coords import Size, grid_to_pixels
+from geodeform.models.error_net import USUAL_RISE
 from geodeform.planning import SegmentationPlan
 from geodeform.predict import WindowPrediction, WindowPredictor
 from geodeform.run import Run
-
-_FALL = 0.08
-"""Where no error net says how, errors fall as samples to the power of -0.08: so they did on Dubai's
-tile 7, from 18.5 % of the pixels at 64x64 to 16.5 % at 128x128."""
 
 _CELLS = 16  # a side, in which priorities are looked up
 
@@ -91,12 +89,12 @@ class Refinement:
         seen = {index: kept for index, kept in self._kept.items() if kept is not None}
         if not seen:
             return
-        candidates = candidate_sizes(plan, run.network.spec)
+        candidates = _denser_sizes(plan, candidate_sizes(plan, run.network.spec))
         counts = np.array([math.prod(size) for size in candidates], float)
-        doubts = {index: _doubt(run, index, kept) for index, kept in seen.items()}
-        falls = self._falls(run, list(seen), candidates)
+        falls = _falls(run, seen, candidates)
         errors = np.empty((len(seen), len(candidates) + 1))
-        for row, (index, doubt) in enumerate(doubts.items()):
+        for row, (index, kept) in enumerate(seen.items()):
+            doubt = _doubt(run, index, kept)
             denser = counts > math.prod(self._sizes[index])
             errors[row, 0] = doubt  # stays as it is, for nothing
             errors[row, 1:] = np.where(denser, doubt * falls[index], doubt)
@@ -107,21 +105,36 @@ class Refinement:
                 del self._kept[index]
                 self._earlier[index] = seen[index]
 
-    def _falls(
-        self, run: Run, indices: list[int], candidates: list[Size]
-    ) -> dict[int, NDArray[np.float64]]:
-        """Errors at each candidate's size over those now, of each window."""
-        counts = np.array([math.prod(size) for size in candidates], float)
-        if not run.network.spec.error_net:
-            return {index: (math.prod(self._sizes[index]) / counts) ** _FALL for index in indices}
-        used = sorted(set(self._sizes.values()), key=math.prod)
-        falls = {}
-        with run.predictor() as predictor:
-            for batch, errors in weighed_errors(predictor, indices, [*candidates, *used]):
-                for index, row in zip(batch, errors, strict=True):
-                    now = row[len(candidates) + used.index(self._sizes[index])]
-                    falls[index] = row[: len(candidates)] / max(now, 1e-9)
-        return falls
+
+def _falls(
+    run: Run, seen: Mapping[int, WindowPrediction], candidates: Sequence[Size]
+) -> dict[int, NDArray[np.float64]]:
+    """Errors after another look of each candidate's size over those now, of each window."""
+    counts = np.array([math.prod(size) for size in candidates])
+    spent = {index: sum(look.magnification.size for look in p.looks) for index, p in seen.items()}
+    if not run.network.spec.error_net:
+        return {index: (now / (now + counts)) ** (USUAL_RISE / 2) for index, now in spent.items()}
+    # looks count together: what a window got wrong by one of as many samples as all of them
+    totals = {now: np.unique([now, *(now + counts)]) for now in set(spent.values())}
+    column = {total: k for k, total in enumerate(np.unique(np.concatenate([*totals.values()])))}
+    H, W = run.plan.window_size
+    sizes = [(round(math.sqrt(total * H / W)), round(math.sqrt(total * W / H))) for total in column]
+    falls = {}
+    with run.predictor() as predictor:
+        for batch, errors in weighed_errors(predictor, list(seen), sizes):
+            for index, row in zip(batch, errors, strict=True):
+                now = spent[index]
+                after = row[[column[total] for total in now + counts]]
+                falls[index] = after / max(row[column[now]], 1e-9)
+    return falls
+
+
+def _denser_sizes(plan: SegmentationPlan, candidates: Sequence[Size]) -> list[Size]:
+    """Sizes of another look: the candidates, and up to twice an even window's samples."""
+    even = math.prod(plan.sample_size)
+    scale = math.prod(plan.full_window) / math.prod(plan.window_size)
+    more = [size_of(plan, even * factor * scale) for factor in (1, 1.5, 2)]
+    return sorted({math.prod(size): size for size in (*candidates, *more)}.values(), key=math.prod)
 
 
 class _RefiningPredictor(WindowPredictor):
@@ -166,7 +179,14 @@ def _first_size(plan: SegmentationPlan, candidates: list[Size]) -> Size:
 
 
 def _doubt(run: Run, index: int, prediction: WindowPrediction) -> float:
-    """Expected errors of a window by its own confidence, weighed as an allocation weighs them."""
+    """Expected errors of a window by its own confidence, weighed as an allocation weighs them.
+
+    Of several looks the mean, as the map is of their scores.
+    """
+    if prediction.earlier:
+        looks = prediction.looks
+        samples = [look.magnification.size for look in looks]
+        return float(np.average([_doubt(run, index, look) for look in looks], weights=samples))
     of_class = class_weights(run.plan, run.network.spec)
     weighed = prediction.probabilities * of_class[:, None, None].astype(np.float32)
     decided = prediction.probabilities.argmax(0)[None]

@@ -86,7 +86,9 @@ def charts(scene: Path) -> Figure:
     # from memory: the packaged file's compressed overviews would cost uniform sampling more
     image = rioxarray.open_rasterio(scene).load()
     runs = [
-        geodeform.segment_scene(image, bands=(1, 2, 3), budget=budget, sampler=sampler)
+        geodeform.segment_scene(
+            image, bands=(1, 2, 3), budget=budget, sampler=sampler, allocation="even"
+        )
         for sampler in ("learned", "uniform")
         for budget in BUDGETS
     ]

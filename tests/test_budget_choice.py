@@ -23,11 +23,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A machine that needs 1 s for a scene and 200 s for all of its pixels; shares it was asked."""
     asked: list[float] = []
 
-    def estimate(source, *, budget, window=1024, **settings):
+    def estimate(
+        source, *, budget, window=1024, fewest=0.0, looking=0.0, allocation=None, **settings
+    ):
         asked.append(budget)
-        side = int(window * budget**0.5)
-        plan = SimpleNamespace(share=budget, scene="scene.tif", sample_size=(side, side))
-        return SimpleNamespace(plan=plan, seconds=1 + 200 * budget, device="CPU (2 threads)")
+        share, by_need = max(budget, fewest), looking > 0 and allocation != "even"
+        side = int(window * share**0.5)
+        sizes = ((side, side),) if by_need else ()
+        plan = SimpleNamespace(
+            share=share, scene="scene.tif", sample_size=(side, side), sizes=sizes
+        )
+        seconds = 1 + 200 * share + looking * by_need
+        return SimpleNamespace(plan=plan, seconds=seconds, device="CPU (2 threads)")
 
     monkeypatch.setattr(budget_choice, "estimate", estimate)
     return asked
@@ -39,6 +46,19 @@ def test_the_budget_fills_the_time(clock, seconds):
     assert budget.kind == "share"
     assert 0.98 * (seconds - 1) / 200 <= budget.value <= (seconds - 1) / 200 + 1e-9
     assert len(clock) < 3 or clock[-1] <= budget.value  # nothing that is over the time was tried
+
+
+def test_a_look_at_all_windows_takes_its_time_once(clock):
+    budget = budget_for_time("scene.tif", 11.0, looking=5.0)
+    assert budget.value == pytest.approx(0.025, rel=0.02)
+    assert clock.count(0.001) == 2  # evenly and by need; all others evenly
+    with pytest.raises(ConfigError, match=r"scene.tif takes about 6.2 s at a budget of 0.1%"):
+        budget_for_time("scene.tif", 6.0, looking=5.0)
+
+
+def test_a_scene_that_has_some_fewest_samples(clock):
+    budget = budget_for_time("scene.tif", 21.0, fewest=0.02)  # 0.1 and 1 % are the same there
+    assert budget.value == pytest.approx(0.1, rel=0.02)
 
 
 def test_time_for_everything_and_for_nothing(clock):

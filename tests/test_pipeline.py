@@ -721,7 +721,8 @@ def test_a_budget_goes_where_errors_are_expected(
         scene, model=needy, device="cpu", bands=None, nodata=None, budget="64", allocation="even"
     ) as run:  # fmt: skip
         sizes = candidate_sizes(run.plan, needy.spec)
-        assert sizes == [(32, 32), (64, 64), (96, 96), (128, 128)]
+        sides = [24, 32, 64, 96, 128, 160, 170]
+        assert sizes == [(side, side) for side in sides]
         views = np.stack(
             [
                 run.plan.scaling.apply(run.scene.read(run.plan.scene_window(k), (32, 32))[0])
@@ -741,12 +742,25 @@ def test_a_budget_goes_where_errors_are_expected(
         assert raster.tags()["allocation"] == "need"
         assert raster.tags()["sample_size"] == plan.shown_size()
         assert sum(json.loads(raster.tags()["sample_sizes"]).values()) == len(plan.active)
-    assert need.summary()["sample_sizes"].keys() <= {"32x32", "64x64", "96x96", "128x128"}
+    assert need.summary()["sample_sizes"].keys() <= {f"{side}x{side}" for side in sides}
     assert even.summary()["allocation"] == "even"
     assert plan.shown_size().startswith("32x32 to ")
     with rasterio.open(density) as raster:  # denser where more was given
         values = raster.read(1)
     assert np.nanmax(values) > 2 * np.nanmin(values)
+
+
+def test_more_samples_than_the_model_knows_are_shared_out_evenly(
+    scene: Path, needy: DeformSegmenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    for budget, by_need in (("160", True), ("256", False)):
+        caplog.clear()
+        run = geodeform.segment_scene(scene, model=needy, budget=budget)
+        even = geodeform.segment_scene(scene, model=needy, budget=budget, allocation="even")
+        assert bool(run.plan.sizes) == by_need
+        assert 0.8 < run.facts.sampled_pixels / even.facts.sampled_pixels <= 1
+        told = [r for r in caplog.messages if "does not know where they are needed" in r]
+        assert bool(told) != by_need
 
 
 def test_empty_windows_get_nothing_of_the_budget(

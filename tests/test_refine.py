@@ -162,6 +162,20 @@ def test_outputs_are_whole_after_every_pass_and_say_how_they_came(scene, model, 
         geodeform.segment_scene(scene, model=model, refine=1, allocation="even")
 
 
+def test_a_large_budget_is_spent(scene, model):
+    even = geodeform.segment_scene(scene, model=model, budget="60%", allocation="even")
+    refined = geodeform.segment_scene(scene, model=model, budget="60%", refine=2)
+    assert even.plan.sample_size > (128, 128)  # more than the model was trained with
+    assert 0.75 < refined.facts.sampled_pixels / even.facts.sampled_pixels <= 1
+
+
+def test_arrays_in_memory_stay_when_their_files_go(scene, model, tmp_path):
+    confidence = tmp_path / "confidence.tif"
+    result = geodeform.segment_scene(scene, model=model, refine=1, confidence=confidence)
+    confidence.unlink()
+    assert 0 < float(result.confidence.mean()) < 1
+
+
 def test_refinement_follows_a_class(scene, model):
     sizes = {}
     for name in ("Water", "Road"):

@@ -22,6 +22,7 @@ import os
 import queue
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -300,7 +301,7 @@ class _Campaign:
         with self._lock:
             self._running.remove(process)
             if code != 0 and not self._stopped:
-                failure = f"{work.title}: {_last_line(log)} (all of it in {log})"
+                failure = f"{work.title}: {_why(code, log)} (all of it in {log})"
                 self.failures.append(failure)
             if self.report is not None and not self._stopped:
                 finished = sum(one.is_done() for one in self.works)
@@ -349,7 +350,11 @@ def _title(experiment: Experiment, entry: Entry) -> str:
     return f"{', '.join(parts)}, seed {entry.seed}"
 
 
-def _last_line(log: Path) -> str:
-    """What a command said last."""
+def _why(code: int, log: Path) -> str:
+    """Why a command failed: what it said last, unless it could not say it."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = ", as when memory runs out: take a smaller -j or optim.batch_size"
+        return f"ended by {name}{memory if name == 'SIGKILL' else ''}"
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1].removeprefix("Error: ").rstrip(".") if lines else "it said nothing"

@@ -47,6 +47,7 @@ from geodeform.config import Size, TrainConfig
 from geodeform.errors import ConfigError, DatasetError
 from geodeform.evaluation.data import SPLITS, SplitName
 from geodeform.evaluation.ways import find_way
+from geodeform.models.model_file import locate_model
 from geodeform.models.spec import SAMPLERS_OF, nearest_names
 from geodeform.training.datasets.base import LabelledDataset, listed
 from geodeform.training.train import DOWNSAMPLERS, find_pretrained
@@ -351,9 +352,11 @@ def training_key(config: TrainConfig, origin: str = "") -> str:
         if f"{section}.{key}" not in idle and value != usual[section][key]
     }
     contents = [_pretrained(config.model.pretrained, config.model.segmenter)]
-    for key in ("data.classes", "loss.teacher"):
-        if (path := changed.pop(key, None)) is not None:
-            contents.append(_content(Path(path)) if Path(path).is_file() else str(path))
+    if (path := changed.pop("data.classes", None)) is not None:
+        contents.append(_content(Path(path)) if Path(path).is_file() else str(path))
+    if (teacher := changed.pop("loss.teacher", None)) is not None:
+        with locate_model(teacher) as file:  # a packaged model changes, its name does not
+            contents.append(_content(file))
     changed.pop("model.pretrained", None)
     text = json.dumps([version("geodeform"), changed, contents, origin], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

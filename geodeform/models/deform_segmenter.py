@@ -28,7 +28,7 @@ from geodeform.deform.grid import (
 from geodeform.deform.sample import area_downsample, downsample_labels, sample_image
 from geodeform.errors import ConfigError
 from geodeform.models.density_net import DensityNet, FixedDensity
-from geodeform.models.error_net import ErrorNet, at_spacing, spacing_in_view
+from geodeform.models.error_net import ErrorNet, beyond, spacing_in_view
 from geodeform.models.grid_net import GridNet
 from geodeform.models.resizer import Resizer
 from geodeform.models.segmenters import build_segmenter
@@ -209,7 +209,9 @@ class DeformSegmenter(nn.Module):
             )
         view = (low_res.shape[-2], low_res.shape[-1])
         log_shares = self.error_net(low_res)
-        at = [at_spacing(log_shares, spacing_in_view(view, size)) for size in sizes]
+        known = [spacing_in_view(self.spec.low_res_size, size) for size in self.spec.trained_sizes]
+        trained = min(known), max(known)
+        at = [beyond(log_shares, spacing_in_view(view, size), trained) for size in sizes]
         return torch.stack(at, 1).exp().clamp(max=1)
 
     def resize(self, image: Tensor, size: Size) -> Tensor:

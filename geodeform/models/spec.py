@@ -264,6 +264,11 @@ class ModelSpec:
         return len(self.classes)
 
     @property
+    def trained_sizes(self) -> tuple[Size, ...]:
+        """Sample sizes of the training: :attr:`budgets`, or the one size where it is empty."""
+        return self.budgets or (self.sample_size,)
+
+    @property
     def window_m(self) -> tuple[float, float] | None:
         """(height, width) of a window in metres, or None where the distance is unknown."""
         if self.gsd_m is None:
@@ -273,7 +278,7 @@ class ModelSpec:
     @property
     def finest_spacing(self) -> float:
         """Distance in the model's pixels between the samples that lay closest in training."""
-        pairs = [(self.window_px, size) for size in self.budgets or (self.sample_size,)]
+        pairs = [(self.window_px, size) for size in self.trained_sizes]
         windows, sizes = (
             self.recipe.get(section, {}).get(key, ())
             for section, key in (("data", "extra_windows"), ("model", "extra_sizes"))

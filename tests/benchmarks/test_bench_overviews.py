@@ -34,7 +34,7 @@ def test_miou_by_how_much_finer_an_overview_must_be(monkeypatch: pytest.MonkeyPa
         for sampler in ("uniform", "learned"):
             for budget in budgets:
                 result = geodeform.segment_scene(
-                    geodeform.demo_scene(), budget=budget, sampler=sampler
+                    geodeform.demo_scene(), budget=budget, sampler=sampler, allocation="even"
                 )
                 confusion = Confusion(len(result.classes))
                 confusion.add(labels, result.labels.to_numpy())

@@ -118,6 +118,18 @@ def test_a_failure_leaves_the_others_and_says_where(tmp_path, root):
     assert works[1].is_done()
 
 
+def test_a_process_that_could_not_say_why_it_ended(tmp_path, root, monkeypatch):
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\necho a warning\nkill -9 $$\n")
+    killed.chmod(0o755)
+    works = plan_campaign(an_experiment(tmp_path), tmp_path / "out")
+    monkeypatch.setattr(sys, "executable", str(killed))
+    failures = run_campaign(works[:1], root)
+    assert len(failures) == 1
+    assert "ended by SIGKILL, as when memory runs out" in failures[0]
+    assert "a warning" not in failures[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", ["SIGTERM", "SIGKILL"])
 def test_a_campaign_that_is_ended_goes_on(tmp_path, root, sent):

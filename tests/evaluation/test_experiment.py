@@ -13,6 +13,7 @@ from geodeform.config import TrainConfig
 from geodeform.errors import ConfigError, DatasetError
 from geodeform.evaluation.campaign import plan_campaign
 from geodeform.evaluation.experiment import read_experiment, training_key
+from geodeform.models.model_file import locate_model
 from geodeform.training.datasets.registry import open_dataset
 
 TILE = Window(1536, 1024, 480, 480)
@@ -167,6 +168,18 @@ def test_keys_know_the_files_that_a_recipe_names(tmp_path):
         TrainConfig().merged({"model.pretrained": str(third)})
     )
     assert training_key(TrainConfig().merged({"model.pretrained": "none"})) != training_key(named)
+
+
+def test_a_teachers_weights_count_whatever_its_name(tmp_path):
+    config = TrainConfig()
+    with locate_model("dubai") as packaged:
+        copy = tmp_path / "teacher.safetensors"
+        copy.write_bytes(packaged.read_bytes())
+    named, same = (config.merged({"loss.teacher": name}) for name in ("dubai", str(copy)))
+    assert training_key(named) == training_key(same) != training_key(config)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(copy.read_bytes() + b"!")
+    assert training_key(config.merged({"loss.teacher": str(other)})) != training_key(named)
 
 
 def test_validations_count_where_they_choose_the_weights():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodeform.errors import ConfigError
-from geodeform.models.error_net import KNOTS, ErrorNet, at_spacing, error_loss, spacing_in_view
+from geodeform.models.error_net import (
+    KNOTS,
+    USUAL_RISE,
+    ErrorNet,
+    at_spacing,
+    beyond,
+    error_loss,
+    spacing_in_view,
+)
 from geodeform.models.model_file import load_model, save_model
 
 
@@ -44,6 +53,21 @@ def test_shares_between_knots_lie_between_theirs():
     assert float(at_spacing(log_shares, 1e3)) == len(KNOTS) - 1
     assert spacing_in_view((64, 64), (128, 128)) == 0.5
     assert spacing_in_view((32, 64), (16, 16)) == pytest.approx(8**0.5)
+
+
+def test_errors_go_on_beyond_the_trained_spacings_as_inside():
+    log_shares = torch.tensor([-4.0, -3.9, -3.0, -2.0, -1.9, 0.0, 0.0]).view(1, 1, -1, 1, 1)
+    trained = (0.5, 1.0)  # the third and fourth knot, a power of 1/ln 2
+    for spacing, expected in (
+        (0.5, -3.0),
+        (1.0, -2.0),
+        (0.5**0.5, -2.5),
+        (2.0, -1.0),
+        (0.25, -4.0),
+    ):
+        assert float(beyond(log_shares, spacing, trained)) == pytest.approx(expected)
+    usual = float(beyond(log_shares, 2.0, (0.5, 0.5)))
+    assert usual == pytest.approx(-3.0 + USUAL_RISE * math.log(4))
 
 
 def test_an_untrained_net_expects_the_same_everywhere():
