@@ -1,7 +1,8 @@
 """The README's pictures, from the packaged scene: ``python notebooks/make_pictures.py``.
 
 They come into ``notebooks/pictures`` (or the folder that is given as argument), the same ones each
-time but for what the versions of matplotlib and torch change. About half a minute on a CPU.
+time but for what the versions of matplotlib and torch change, and the times in one of them. About
+two minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main(folder: Path) -> None:
     window = plot.warp_window(scene, budget="1%", at=(319_700, 2_767_700))
     save(plot.warp(window, figure=new_figure(9.6)), folder / "warp.jpg")
     save(charts(scene), folder / "charts.png")
+    save(curve(scene), folder / "budget.png")
 
 
 def new_figure(height: float) -> Figure:
@@ -87,9 +89,9 @@ def charts(scene: Path) -> Figure:
     image = rioxarray.open_rasterio(scene).load()
     runs = [
         geodeform.segment_scene(
-            image, bands=(1, 2, 3), budget=budget, sampler=sampler, allocation="even"
+            image, bands=(1, 2, 3), budget=budget, sampler=sampler, allocation=allocation
         )
-        for sampler in ("learned", "uniform")
+        for sampler, allocation in (("learned", "need"), ("uniform", "even"))
         for budget in BUDGETS
     ]
     table = plot.budget_table(runs, labels).drop(columns="seconds")  # not the same each time
@@ -99,6 +101,14 @@ def charts(scene: Path) -> Figure:
     plot.class_frequency(density, labels, classes=classes, ax=ax)
     plot.budgets(table, figure=curves)
     return figure
+
+
+def curve(scene: Path) -> Figure:
+    """What every budget buys, as ``geodeform budget`` draws it."""
+    labels = burn_labels(scene, geodeform.read_spec().classes)
+    found = geodeform.budget_curve(scene, labels=labels, windows=None)
+    shown = found.table.drop(columns=["confidence", "peak_memory_bytes"])
+    return plot.budgets(shown, knee=found.knee, figure=new_figure(3.4))
 
 
 def burn_labels(scene: Path, classes: ClassScheme) -> xr.DataArray:

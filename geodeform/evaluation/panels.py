@@ -618,7 +618,7 @@ class _Page:
 
     def heading(self, x: float, y: float, words: str, width: float) -> None:
         """A column's heading, broken to fit its width."""
-        lines = textwrap.fill(words, max(12, round(width / 0.055)))
+        lines = textwrap.fill(words, max(12, round(width / 0.065)))
         self._write(x, y, lines, ha="center", weight="bold")
 
     def text(self, x: float, y: float, words: str) -> None:

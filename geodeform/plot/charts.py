@@ -39,6 +39,7 @@ _STYLES = {
     "every pixel": ("#000000", "*", "none"),
 }
 _OTHER_STYLE = ("#000000", "D", "-.")
+_LABEL = 0.45  # inches of a label below an axis
 
 
 def magnification(
@@ -303,6 +304,7 @@ def budgets(
         panels["agreement"] = ("Agreement", "same class as every pixel gives (%)", 100)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
     shares = 100 * np.sort(table["sampled_share"].to_numpy())
+    ticks = _apart(shares, labels=0.75 * figure.bbox.width / figure.dpi / len(kinds) / _LABEL)
     for ax, kind in zip(axes, kinds, strict=True):
         title, unit, factor = panels[kind]
         for sampler, rows in table.dropna(subset=[kind]).groupby("sampler"):
@@ -320,7 +322,7 @@ def budgets(
         if knee is not None:
             ax.axvline(100 * knee, color="#808080", linewidth=0.8, linestyle=":", label="knee")
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(_apart(shares)))
+        ax.xaxis.set_major_locator(matplotlib.ticker.FixedLocator(ticks))
         ax.xaxis.set_major_formatter(lambda value, _: f"{float(f'{value:.2g}'):g}")
         ax.minorticks_off()
         ax.set_xlabel("sampled pixels (%)")
@@ -347,11 +349,12 @@ def _compare(run: SegmentationResult, truth: Raster) -> Confusion:
     return compare_maps(layer_of(run, "labels"), truth, run.plan, len(run.classes))
 
 
-def _apart(values: NDArray[np.float64]) -> list[float]:
-    """Those of ascending values that have room for a label on a logarithmic axis."""
+def _apart(values: NDArray[np.float64], *, labels: float) -> list[float]:
+    """Those of ascending values that have room on a logarithmic axis with room for so many."""
+    ratio = (values[-1] / values[0]) ** (1 / max(labels, 1.0))
     kept: list[float] = []
     for value in values:
-        if not kept or value > 1.45 * kept[-1]:
+        if not kept or value >= ratio * kept[-1]:
             kept.append(float(value))
     return kept
 
