@@ -22,3 +22,11 @@ def needy_model(model: DeformSegmenter) -> DeformSegmenter:
 
     grown.expected_errors = expected_errors  # type: ignore[method-assign]
     return grown.eval()
+
+
+def without_error_net(model: DeformSegmenter) -> DeformSegmenter:
+    """The same model, without what expects its errors."""
+    simple = DeformSegmenter(replace(model.spec, error_net=False))
+    state = model.state_dict()
+    simple.load_state_dict({k: v for k, v in state.items() if not k.startswith("error_net.")})
+    return simple.eval()

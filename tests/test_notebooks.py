@@ -179,7 +179,7 @@ def test_compare_budgets(tmp_path: Path) -> None:
     table = told["table"]
     assert _complaints(notebook) == []
     assert _pictures(notebook) == 2
-    assert table["sampler"] == ["learned"] * 4 + ["uniform"] * 4
+    assert table["sampler"] == ["learned by need"] * 4 + ["uniform"] * 4
     for first in (0, 4):  # more samples: a better map, and nearer to the largest budget's
         assert 0.3 < table["miou"][first] < table["miou"][first + 3] < 0.7
         agreement = table["agreement"][first : first + 4]

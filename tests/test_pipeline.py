@@ -14,7 +14,7 @@ import rioxarray
 import shapely
 import torch
 from matplotlib.tri import LinearTriInterpolator, Triangulation
-from needy_model import needy_model
+from needy_model import needy_model, without_error_net
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -777,11 +777,14 @@ def test_empty_windows_get_nothing_of_the_budget(
 
 
 def test_a_model_without_expectations_allocates_evenly(scene: Path, model: DeformSegmenter) -> None:
+    simple = without_error_net(model)
     with pytest.raises(ConfigError, match="does not know how wrong it is"):
-        geodeform.segment_scene(scene, model=model, allocation="need")
+        geodeform.segment_scene(scene, model=simple, allocation="need")
     with pytest.raises(ConfigError, match="Unknown allocation 'fair'"):
         geodeform.segment_scene(scene, model=model, allocation="fair")
-    assert geodeform.segment_scene(scene, model=model).plan.sizes == ()
+    assert geodeform.segment_scene(scene, model=simple).plan.sizes == ()
+    packaged = geodeform.segment_scene(scene, model=model)
+    assert packaged.plan.allocation()["allocation"] == "need"
 
 
 # --- priority ------------------------------------------------------------------------------------
@@ -859,9 +862,11 @@ def test_what_cannot_be_followed_is_said(
     assert ok.plan.priority is not None
     assert ok.plan.priority.classes == ("Road", "Water")
     with pytest.raises(ConfigError, match=r"a class needs the allocation 'need'"):
-        geodeform.segment_scene(scene, model=model, focus_classes=["road"])
+        geodeform.segment_scene(scene, model=without_error_net(model), focus_classes=["road"])
     with pytest.raises(ConfigError, match=r"Nothing can follow"):
-        geodeform.segment_scene(scene, model=model, focus=WEST, sampler="uniform")
+        geodeform.segment_scene(
+            scene, model=model, focus=WEST, sampler="uniform", allocation="even"
+        )
     with pytest.raises(ConfigError, match=r"no class 'rode'.*Road"):
         geodeform.segment_scene(scene, model=needy, focus_classes=["rode"])
     with pytest.raises(SceneError, match=r"The area in focus lies outside cut\.tif"):

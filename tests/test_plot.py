@@ -288,6 +288,7 @@ def test_uniform_sampling_changes_no_class_though_windows_overlap(halves: xr.Dat
         bbox=(PART[0], PART[1], PART[2] + 300, PART[3]),
         budget="0.5%",
         sampler="uniform",
+        allocation="even",
         samples=True,
     )
     assert len(run.plan.windows) == 2

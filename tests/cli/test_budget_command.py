@@ -38,7 +38,7 @@ def test_it_prints_draws_and_writes_the_curve(scene: Path, tmp_path: Path) -> No
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 7
-    assert {row["sampler"] for row in rows} == {"every pixel", "learned", "uniform"}
+    assert {row["sampler"] for row in rows} == {"every pixel", "learned by need", "uniform"}
     drawn = np.asarray(Image.open(picture).convert("L"))
     assert drawn.shape[1] > 2000
     assert drawn.std() > 10
@@ -51,7 +51,9 @@ def test_json_is_all_there_is_on_standard_output(scene: Path) -> None:
     done = run(scene, *FEW, "--json")
     facts = json.loads(done.stdout)
     assert facts["windows"] == facts["windows_of_scene"] == 1
-    assert facts["knee"] in [r["sampled_share"] for r in facts["runs"] if r["sampler"] == "learned"]
+    assert facts["knee"] in [
+        r["sampled_share"] for r in facts["runs"] if r["sampler"] == facts["own"]
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from evaluation_scenes import SHORE, VILLAS, write_dubai
+from needy_model import without_error_net
 
+import geodeform
 from geodeform.cli import evaluate
 from geodeform.cli.main import main
 from geodeform.evaluation.result import read_evaluation
 from geodeform.evaluation.ways import WAYS
+from geodeform.models.model_file import save_model
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,13 @@ def test_json_is_all_there_is_on_standard_output(root: Path) -> None:
     assert sum(b["pixels"] for b in facts["calibration"]["bins"]) == facts["cost"]["scene_pixels"]
 
 
+def test_a_model_that_expects_no_errors_cannot_allocate(root: Path, tmp_path: Path) -> None:
+    model = save_model(without_error_net(geodeform.load_model()), tmp_path / "simple.safetensors")
+    done = run(root, "--model", model, "--allocation", "need")
+    assert done.exit_code == 1
+    assert "train one with model.error_net" in done.output
+
+
 def test_an_oracle_is_marked_on_the_terminal(root: Path) -> None:
     assert "oracle: sees the labels at test time" in run(root, "--sampler", "oracle").output
     assert "oracle" not in run(root, "--sampler", "uniform").stdout
@@ -83,7 +93,6 @@ def test_the_choices_are_the_ways() -> None:
         (["-o", "result.txt"], 2, "must end in .json"),
         (["--sampler", "full", "--budget", "1%"], 2, "give no --budget"),
         (["--sampler", "full", "--allocation", "even"], 2, "give no --allocation"),
-        (["--allocation", "need"], 1, "train one with model.error_net"),
         (["--set", "data.crop"], 2, "data.crop"),
         (["--set", "optim.lr=1"], 1, "optim.lr has no effect on an evaluation"),
         (["--items", "9"], 1, "Item 9 is not in"),

@@ -45,19 +45,23 @@ def test_every_row_is_a_map_that_users_get(model):
     assert (curve.windows, curve.windows_of_scene) == (1, 1)
     table = curve.table.set_index(["sampler", "budget"])
     assert set(table.index) == {
-        ("every pixel", "100%"), ("learned", "1%"), ("learned", "4%"), ("uniform", "1%"),
-        ("uniform", "4%"),
+        ("every pixel", "100%"), ("learned by need", "1%"), ("learned by need", "4%"),
+        ("uniform", "1%"), ("uniform", "4%"),
     }  # fmt: skip
     crops = evaluate(model, data_of(villas=(pixels, truth)), sampler="full")
     every = table.loc[("every pixel", "100%")]
     assert every["miou"] == crops.miou
     assert every["sampled_share"] == 1
     assert every["samples"] == "128x128"
-    assert curve.own == "learned"
+    assert curve.own == "learned by need"
     for (sampler, budget), row in table.iterrows():
         if sampler == "every pixel":
             continue
-        got = geodeform.segment_scene(scene, model=model, budget=budget, sampler=sampler, **HOW)
+        way, _, by_need = sampler.partition(" ")
+        got = geodeform.segment_scene(
+            scene, model=model, budget=budget, sampler=way,
+            allocation="need" if by_need else "even", **HOW,
+        )  # fmt: skip
         counts = Confusion(5)
         counts.add(truth, got.labels.to_numpy())
         assert row["miou"] == counts.miou()
@@ -79,7 +83,7 @@ def test_a_sample_of_windows_stands_for_the_scene(model):
     assert curve.windows == 4 < curve.windows_of_scene
     shares = curve.table.set_index("sampler")["sampled_share"]
     assert shares["every pixel"] == 1
-    assert 0.025 < shares["learned"] <= 0.03
+    assert 0.025 < shares["learned by need"] <= 0.03
     assert curve.knee is None  # one budget has none
     every = evaluate(small, data_of(shore=demo_cut(SHORE)), sampler="full")
     truth = xr.DataArray(demo_cut(SHORE)[1], dims=("y", "x"))

@@ -269,7 +269,7 @@ def test_operations_are_counted_as_by_hand(model):
     for sampler in ("learned", "uniform"):
         with begin_run(
             as_scene(pixels), model=model, device="cpu", bands=(1, 2, 3), nodata=None,
-            budget="64", sampler=sampler, gsd=1.0,
+            budget="64", sampler=sampler, allocation="even", gsd=1.0,
         ) as run:  # fmt: skip
             flops[sampler] = window_flops(model, run.plan, run.plan.sample_size, run.device)
     by_hand = {"density_net": 0, "segmenter": 0}
