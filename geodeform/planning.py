@@ -26,7 +26,7 @@ from shapely.errors import GEOSException
 from shapely.geometry import MultiPoint, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from geodeform.budget import Budget, view_size, within_sides
+from geodeform.budget import BY_NEED, Budget, view_size, within_sides
 from geodeform.errors import ConfigError, SceneError
 from geodeform.geo.affine import apply, cells_transform, compose, frame_of
 from geodeform.geo.project import project_near
@@ -111,6 +111,13 @@ class SegmentationPlan:
         """Samples of a window in words: ``128x128``, or ``32x32 to 192x192``."""
         used = self.sizes_used
         return " to ".join(f"{h}x{w}" for h, w in dict.fromkeys((used[0], used[-1])))
+
+    @property
+    def way(self) -> str:
+        """How it samples, in words: ``learned``, ``learned by need`` or ``learned, refined``."""
+        if self.refined:
+            return f"{self.sampler}, refined"
+        return self.sampler + (BY_NEED if self.sizes else "")
 
     def allocation(self) -> dict[str, Any]:
         """How the budget is shared out, JSON-ready: ``allocation``, and what belongs to it."""

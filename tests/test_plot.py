@@ -325,6 +325,14 @@ def test_budgets_are_compared_with_the_truth_and_the_largest() -> None:
     assert table["miou"][0] < 1
     figure = plot.budgets(table)
     assert [ax.get_title() for ax in figure.axes] == ["Accuracy", "Agreement", "Time"]
+    even = geodeform.segment_scene(
+        scene, bbox=PART, budget="1%", sampler="uniform", allocation="even"
+    )
+    both = plot.budget_table([*runs, even])
+    assert set(both["sampler"]) == {"uniform", "uniform by need"}
+    assert both["agreement"].isna().sum() == 2  # each has a largest of its own
+    legend = plot.budgets(both).axes[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["uniform", "uniform by need"]
     (line,) = figure.axes[0].lines
     assert line.get_ydata() == pytest.approx(100 * table["miou"])
     assert line.get_xdata() == pytest.approx(100 * table["sampled_share"])

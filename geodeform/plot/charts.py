@@ -229,31 +229,31 @@ def budget_table(
         labels: The truth: (y, x) class ids on their grid, 255 unknown; a file or a DataArray.
 
     Returns:
-        A row a run, by sampler and share: ``sampler``, ``budget``, ``sampled_share`` (0…1),
-        ``sampled_pixels``, ``seconds`` (wall-clock of the run) and ``agreement``: the share of
-        pixels with the class that the sampler's largest budget gives, NaN for that one itself. With
-        labels also ``miou`` (over the classes that occur in them) and ``accuracy``, 0…1, at full
-        resolution.
+        A row a run, by sampler and share: ``sampler`` (with its allocation, where that is not even:
+        ``learned by need``), ``budget``, ``sampled_share`` (0…1), ``sampled_pixels``, ``seconds``
+        (wall-clock of the run) and ``agreement``: the share of pixels with the class that the
+        sampler's largest budget gives, NaN for that one itself. With labels also ``miou`` (over the
+        classes that occur in them) and ``accuracy``, 0…1, at full resolution.
 
     Raises:
         ConfigError: If there is no run.
         SceneError: If a map or the labels cannot be read, or lie on another grid.
     """
-    runs = sorted(results, key=lambda run: (run.plan.sampler, run.facts.sampled_share))
+    runs = sorted(results, key=lambda run: (run.plan.way, run.facts.sampled_share))
     if not runs:
         raise ConfigError("There is no run to compare.")
-    largest = {run.plan.sampler: run for run in runs}
+    largest = {run.plan.way: run for run in runs}
     rows = []
     for run in runs:
         row: dict[str, Any] = {
-            "sampler": run.plan.sampler,
+            "sampler": run.plan.way,
             "budget": str(run.plan.budget),
             "sampled_share": run.facts.sampled_share,
             "sampled_pixels": run.facts.sampled_pixels,
             "seconds": run.facts.seconds,
             "agreement": np.nan,
         }
-        reference = largest[run.plan.sampler]
+        reference = largest[run.plan.way]
         if reference is not run:
             row["agreement"] = _compare(run, layer_of(reference, "labels")).accuracy()
         if labels is not None:
@@ -303,6 +303,7 @@ def budgets(
     if "every pixel" in set(table["sampler"]):
         panels["agreement"] = ("Agreement", "same class as every pixel gives (%)", 100)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
+    named = set(table["sampler"])
     shares = 100 * np.sort(table["sampled_share"].to_numpy())
     ticks = _apart(shares, labels=0.75 * figure.bbox.width / figure.dpi / len(kinds) / _LABEL)
     for ax, kind in zip(axes, kinds, strict=True):
@@ -317,6 +318,8 @@ def budgets(
                 color=colour,
                 marker=mark,
                 linestyle=line,
+                # of a sampler that is there by need, too, the even one is paler
+                alpha=0.45 if f"{sampler}{BY_NEED}" in named else 1,
                 label=str(sampler),
             )
         if knee is not None:
