@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+PICTURES = ["budget.png", "charts.png", "hero.jpg", "warp.jpg"]
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
@@ -202,11 +203,11 @@ def test_the_readmes_pictures_are_made(tmp_path: Path) -> None:
             sizes[path.name] = picture.size
             assert len(np.unique(np.asarray(picture.convert("L").resize((64, 64))))) > 30
         assert path.stat().st_size < 350_000
-    assert list(sizes) == ["charts.png", "hero.jpg", "warp.jpg"]
+    assert list(sizes) == PICTURES
     assert all(abs(width - 1600) <= 1 for width, _ in sizes.values())
 
 
-@pytest.mark.parametrize("name", ["charts.png", "hero.jpg", "warp.jpg"])
+@pytest.mark.parametrize("name", PICTURES)
 def test_the_readmes_pictures_are_kept(name: str) -> None:
     path = FOLDER / "pictures" / name
     assert path.stat().st_size < 350_000
