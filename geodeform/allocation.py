@@ -9,7 +9,7 @@ window the same number.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -95,8 +95,11 @@ def candidate_sizes(plan: SegmentationPlan, spec: ModelSpec) -> list[Size]:
         samples = side * round(side * wide / tall)
         if low <= samples <= high:
             steps.add(samples)
-    sizes = {size_of(plan, samples) for samples in steps} | {plan.sample_size}
-    # windows at the scene's edge may be cut to fewer pixels than that
+    return rising({size_of(plan, samples) for samples in steps} | {plan.sample_size})
+
+
+def rising(sizes: Iterable[Size]) -> list[Size]:
+    """Sizes from few samples to many, one of each number: an allocation needs rising costs."""
     return sorted({math.prod(size): size for size in sizes}.values(), key=math.prod)
 
 

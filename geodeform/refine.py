@@ -22,6 +22,7 @@ from geodeform.allocation import (
     candidate_sizes,
     cell_weights,
     class_weights,
+    rising,
     size_of,
     weighed_errors,
 )
@@ -115,17 +116,15 @@ def _falls(
     if not run.network.spec.error_net:
         return {index: (now / (now + counts)) ** (USUAL_RISE / 2) for index, now in spent.items()}
     # looks count together: what a window got wrong by one of as many samples as all of them
-    totals = {now: np.unique([now, *(now + counts)]) for now in set(spent.values())}
-    column = {total: k for k, total in enumerate(np.unique(np.concatenate([*totals.values()])))}
+    totals = np.unique(np.add.outer([*set(spent.values())], np.array([0, *counts])))
     H, W = run.plan.window_size
-    sizes = [(round(math.sqrt(total * H / W)), round(math.sqrt(total * W / H))) for total in column]
+    sizes = [(round(math.sqrt(total * H / W)), round(math.sqrt(total * W / H))) for total in totals]
     falls = {}
     with run.predictor() as predictor:
         for batch, errors in weighed_errors(predictor, list(seen), sizes):
             for index, row in zip(batch, errors, strict=True):
-                now = spent[index]
-                after = row[[column[total] for total in now + counts]]
-                falls[index] = after / max(row[column[now]], 1e-9)
+                before, *after = row[np.searchsorted(totals, spent[index] + np.array([0, *counts]))]
+                falls[index] = np.array(after) / max(before, 1e-9)
     return falls
 
 
@@ -134,7 +133,7 @@ def _denser_sizes(plan: SegmentationPlan, candidates: Sequence[Size]) -> list[Si
     even = math.prod(plan.sample_size)
     scale = math.prod(plan.full_window) / math.prod(plan.window_size)
     more = [size_of(plan, even * factor * scale) for factor in (1, 1.5, 2)]
-    return sorted({math.prod(size): size for size in (*candidates, *more)}.values(), key=math.prod)
+    return rising([*candidates, *more])
 
 
 class _RefiningPredictor(WindowPredictor):

@@ -73,7 +73,7 @@ def models() -> dict[str, DeformSegmenter]:
     return {file: geodeform.load_model(file) for file in files}
 
 
-def miou(labels: xr.DataArray, found: xr.DataArray) -> Confusion:
+def compare(labels: xr.DataArray, found: xr.DataArray) -> Confusion:
     confusion = Confusion(5)
     confusion.add(labels.to_numpy(), found.to_numpy())
     return confusion
@@ -91,7 +91,7 @@ def test_full_resolution_miou(
     for budget in ("0.4%", "1%", "1.5%", "3%"):
         for way, settings in WAYS.items():
             result = geodeform.segment_scene(path, model=model, budget=budget, **settings)
-            confusion = miou(truth, result.labels)
+            confusion = compare(truth, result.labels)
             facts = result.facts
             report(
                 f"{budget:>8} {way:>16} {facts.sampled_share:8.2%} {100 * confusion.miou():6.1f}"
@@ -133,7 +133,7 @@ def test_targets(
                 spent[way].append(time.perf_counter() - began)
         seconds = {way: float(np.median(times[1:])) for way, times in spent.items()}
         score = {
-            way: 100 * miou(truth, labels).miou()
+            way: 100 * compare(truth, labels).miou()
             for way, labels in found.items()
             if labels is not None
         }
