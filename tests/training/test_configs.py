@@ -383,7 +383,8 @@ def test_every_recipe_trains(path, run_folder, request, monkeypatch, memory_give
         assert ("train_edge" in values) == (config.model.sampler in ("joint", "edge_learned"))
     assert 0 < values["lr"][-1] <= config.optim.lr * 1.001
     moved = watch.moved()
-    assert set(moved) == NETWORKS[config.model.sampler]
+    beside = {"error_net"} if config.model.error_net else set()
+    assert set(moved) == NETWORKS[config.model.sampler] | beside
     assert min(moved.values()) > 0.9, moved
 
     assert TrainConfig.from_yaml(run_folder / "config.yaml") == config
