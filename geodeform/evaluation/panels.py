@@ -223,9 +223,10 @@ def predict_block(
         touching = {k: n for k in plan.active if (n := _common(plan.windows[k], area)) > 0}
         with way.predictor(run, labels) as predictor, _watch(network, not way.every_pixel) as fed:
             batches = predictor.batches(plan.active)
+            # by size within a few rows, while a mosaic is fed row by row
             indices = [k for batch in batches if touching.keys() & batch for k in batch]
             found: dict[int, WindowPrediction] = {}
-            for index, prediction in predictor.predict(indices):
+            for index, prediction in predictor.predict(sorted(indices)):
                 assert prediction is not None  # an image in memory has data everywhere
                 if index in touching:
                     found[index] = prediction
@@ -239,7 +240,8 @@ def predict_block(
     corner = (window.col_off - area[1].start, window.row_off - area[0].start)
     seen = None
     if fed:
-        scaled = torch.cat(fed)[indices.index(most), :, :h, :w].numpy()
+        images = [image for part in fed for image in part]
+        scaled = images[indices.index(most)][:, :h, :w].numpy()
         mean, std = (np.array(v)[:, None, None] for v in (spec.scaling.mean, spec.scaling.std))
         shown: NDArray[np.float32] = np.clip(scaled * std + mean, 0, 1).astype(np.float32)
         seen = to_rgb(shown[_shown_bands(spec.bands)])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_scenes import data_of, demo_cut
+from needy_model import needy_model
 from rasterio.windows import Window
 
 import geodeform
@@ -145,6 +146,27 @@ def test_the_drawn_prediction_has_the_counts_that_were_measured(model, data, sam
         assert got.density.shape == labels.shape
         assert np.isfinite(got.density).all()
         assert (got.seen is None) == (sampler == "full")
+
+
+def test_a_block_by_need_is_drawn_as_it_was_measured(data):
+    """Windows of several sizes are predicted by size, and a mosaic takes them row by row."""
+    needy = needy_model(geodeform.load_model())
+    tall = data_of(tall=demo_cut(Window(600, 400, 1000, 1800)))
+    how = {"sampler": "learned", "budget": "64x64", "allocation": "need", "device": "cpu"}
+    result = evaluate(needy, tall, **how)
+    assert len(result.sizes) > 1
+    for unit in result.units:
+        below = min((u.row for u in result.units if u.row > unit.row), default=None)
+        got = predict_block(
+            needy, tall, Chosen("tall", (unit.row, below), (0, None), 0.0, "", 1), **how
+        )
+        labels = tall.scene("tall").labels[unit.row : below]
+        counted = Confusion(5)
+        counted.add(labels, got.labels)
+        assert counted.counts.tolist() == unit.counts.tolist()
+        h, w = got.seen.shape[:2]
+        assert got.spacing == (512 / h, 512 / w)
+        assert got.positions.shape == (h, w, 2)
 
 
 def test_what_is_shown_as_seen_is_what_the_network_was_fed(model, data):
