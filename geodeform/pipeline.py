@@ -124,7 +124,8 @@ def segment_scene(
         model: Model file, name of a packaged model, or a loaded model; the packaged one if None.
         budget: ``"1.5%"`` of the pixels (or 0.015), ``"128"`` (x128) samples a window, ``"2MP"``
             in total; the model's own if None.
-        sampler: ``"learned"`` or ``"uniform"``; the model's default if None.
+        sampler: ``"learned"``, ``"uniform"`` or ``"interpolation"``, as far as the model was
+            trained with it; its default if None.
         allocation: ``"even"``: every window gets the same number of samples; ``"need"``: the budget
             goes to the windows where it is expected to take away most errors, by the model's error
             net (see :mod:`geodeform.allocation`). ``"need"`` if None where the model can.
@@ -465,7 +466,8 @@ def estimate(
         device: As for :func:`segment_scene`.
         bands: As for :func:`segment_scene`.
         nodata: As for :func:`segment_scene`.
-        **settings: Those of :func:`geodeform.planning.plan_segmentation`.
+        **settings: ``allocation``, ``followed`` (see :func:`geodeform.run.begin_run`), and those of
+            :func:`geodeform.planning.plan_segmentation`.
 
     Raises:
         GeodeformError: As :func:`segment_scene`.
@@ -535,7 +537,7 @@ def _draw(path: Path, mapper: SceneMapper, rasters: Mapping[str, Path], facts: R
             reach = (plan.density_factor * field.width, plan.density_factor * field.height)
     draw_quicklook(
         path,
-        title=f"{Path(plan.scene).name} · {plan.sampler} sampling",
+        title=f"{Path(plan.scene).name} · {plan.way} sampling",
         image=np.where(valid[..., None], 255 * shown, NODATA_GREY).astype(np.uint8),
         labels=small,
         density=density,

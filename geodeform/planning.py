@@ -264,7 +264,7 @@ def plan_segmentation(
     area = _read_aoi(aoi, name, scene.shape, frame, crs, notes)
     focused = _read_aoi(focus, name, scene.shape, frame, crs, notes)
     whole = Window(0, 0, scene.shape[1], scene.shape[0])
-    if focused is not None and not _touches(whole, frame, focused):
+    if focused is not None and not touches(whole, frame, focused):
         raise SceneError(f"The area in focus lies outside {name}.")
     region = plan_region(name, scene.shape, frame, bbox, area)
     if (zero := scene.zero_share(region)) > _ZERO_SHARE:
@@ -288,7 +288,7 @@ def plan_segmentation(
         corner = Affine.translation(region.col_off, region.row_off)
         transform, frame = compose(transform, corner), compose(frame, corner)
     active = tuple(
-        i for i in range(len(windows)) if area is None or _touches(windows[i], frame, area)
+        i for i in range(len(windows)) if area is None or touches(windows[i], frame, area)
     )
     if not active or (area is not None and _grazes(area, frame, shape)):
         raise SceneError(f"The area of interest lies outside {name}: it covers no pixel's centre.")
@@ -529,8 +529,14 @@ def _grazes(area: BaseGeometry, frame: Affine, shape: tuple[int, int]) -> bool:
     return min(shape) <= 2 and not geometry_mask([area], shape, frame, invert=True).any()
 
 
-def _touches(window: Window, transform: Affine, area: BaseGeometry) -> bool:
+def touches(window: Window, transform: Affine, area: BaseGeometry) -> bool:
+    """Whether a window of pixels meets an area, by the transform from pixels to its coordinates."""
+    return bool(ground_of(window, transform).intersects(area))
+
+
+def ground_of(window: Window, transform: Affine) -> Polygon:
+    """The outline of a window of pixels, in the transform's coordinates."""
     x0, y0 = window.col_off, window.row_off
     x1, y1 = x0 + window.width, y0 + window.height
     corners = [apply(transform, *p) for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
-    return bool(Polygon(corners).intersects(area))
+    return Polygon(corners)

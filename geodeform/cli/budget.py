@@ -97,7 +97,8 @@ def command(
     """Map SCENE, or a sample of its windows, at budgets from 0.1 % to every pixel.
 
     Beside the model's own sampling stand even samples and every pixel in overlapping crops, what
-    sliding-window tools do. Without labels the measure is agreement with the map of every pixel.
+    sliding-window tools do. Without labels the measure is agreement with the map of every pixel,
+    or with the model's own largest trained size where single pixels are another scale to it.
     Nothing is kept but the figures.
     """
     reporter = Reporter(quiet=quiet, verbose=verbose)

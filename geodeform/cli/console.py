@@ -189,7 +189,7 @@ def print_result(result: SegmentationResult) -> None:
     skipped = f" ({facts.windows_skipped} empty, skipped)" if facts.windows_skipped else ""
     click.echo(
         f"  sampled {facts.sampled_pixels:,} of {plan.shape[0] * plan.shape[1]:,} pixels "
-        f"({facts.sampled_share:.2%}), {plan.sampler}, {plan.shown_size()} "
+        f"({facts.sampled_share:.2%}), {plan.way}, {plan.shown_size()} "
         f"in each of {facts.windows} windows of {plan.window_size[0]}x{plan.window_size[1]} px"
         f"{skipped}"
     )
@@ -198,6 +198,8 @@ def print_result(result: SegmentationResult) -> None:
         f"device {facts.device}"
     )
     click.echo(f"  values: {plan.scaling.describe()}")
+    if plan.priority is not None:
+        click.echo(f"  priority: {plan.priority.describe()}")
     for kind, path in result.paths.items():
         click.echo(f"  {kind:<12}{path}")
 
@@ -209,7 +211,7 @@ def print_density(result: DensityMap) -> None:
     click.echo(f"{plan.scene}")
     click.echo(
         f"  would sample {plan.sampled_pixels:,} of {plan.shape[0] * plan.shape[1]:,} pixels "
-        f"({plan.share:.2%}), {plan.sampler}, {plan.shown_size()} in each "
+        f"({plan.share:.2%}), {plan.way}, {plan.shown_size()} in each "
         f"of {len(plan.active)} windows of {plan.window_size[0]}x{plan.window_size[1]} px"
     )
     if low > 0:  # nan where no cell has data
@@ -230,7 +232,7 @@ def print_plan(planned: Estimate) -> None:
         click.echo(f"  Note: {note}")
     click.echo(
         f"  {len(plan.active)} windows of {plan.window_size[0]}x{plan.window_size[1]} px, "
-        f"{plan.shown_size()} samples each, {plan.sampler}"
+        f"{plan.shown_size()} samples each, {plan.way}"
     )
     click.echo(f"  pixels to sample: {plan.sampled_pixels:,} ({plan.share:.2%})")
     click.echo(f"  values: {plan.scaling.describe()}")

@@ -159,7 +159,7 @@ def model_option(command: Command) -> Command:
         "--model",
         default=None,
         metavar="NAME|FILE",
-        help="Model file (.safetensors) or packaged model. [default: dubai, sub-metre to 1 m RGB]",
+        help="Model file (.safetensors) or packaged model. [default: dubai, RGB of about 1 m]",
     )(command)
 
 

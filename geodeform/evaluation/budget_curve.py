@@ -3,7 +3,7 @@
 The scene, or a sample of its windows, is mapped at budgets from a thousandth of its pixels to all
 of them, as :func:`geodeform.segment_scene` maps it: by the model's own sampler and allocation, and
 beside it evenly. Every pixel, in overlapping crops of as many pixels as the network is used to, is
-what the maps are compared with, and what users do today.
+what users do today, and what the maps are compared with where the network knows single pixels.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import shapely
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from geodeform.budget import BY_NEED, MOST_SAMPLES, Budget
 from geodeform.device import describe_device, resolve_device
 from geodeform.errors import ConfigError
 from geodeform.evaluation.agreement import Raster, check_truth, compare_maps
 from geodeform.evaluation.cost import MemoryWatch
+from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.ways import find_way
 from geodeform.map_figures import measure_map
 from geodeform.mapping import SceneMapper
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model
 from geodeform.models.spec import ModelSpec
-from geodeform.planning import SegmentationPlan
+from geodeform.planning import SegmentationPlan, ground_of
 from geodeform.run import PathLike, Progress, Run, begin_run, check_allocation, run_tags
 
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -57,10 +58,12 @@ class BudgetCurve:
             `` by need`` where windows get what they need, and ``every pixel``) and share:
             ``budget`` (asked for), ``sampled_share`` (of the scene's pixels, 0…1),
             ``samples`` (of a window, in words), ``agreement`` (share of pixels with the class that
-            every pixel gives, NaN for that row), ``confidence`` (mean, 0…1), ``seconds`` (for the
-            whole scene; an estimate where ``windows`` is less than ``windows_of_scene``) and
-            ``peak_memory_bytes`` of the process. With labels also ``miou`` (over the classes that
-            occur in them) and ``accuracy``, 0…1.
+            every pixel gives, or where single pixels are another scale than the model was trained
+            at, that its own map at the largest trained size gives; NaN for that row),
+            ``confidence`` (mean, 0…1), ``seconds`` (for the whole scene; an estimate where
+            ``windows`` is less than ``windows_of_scene``) and ``peak_memory_bytes`` (of the process
+            during the run, with what earlier runs left to its allocators). With labels also
+            ``miou`` (over the classes that occur in them) and ``accuracy``, 0…1.
         knee: Share of the pixels at the knee of the model's own curve, see :func:`find_knee`; None
             where it has fewer than three points.
         windows: Windows that were mapped, for each row.
@@ -138,72 +141,157 @@ def budget_curve(
     wanted = list(dict.fromkeys(Budget.parse(budget) for budget in budgets))
     if not wanted or (windows is not None and windows < 1):
         raise ConfigError("The curve needs at least one budget and one window.")
-    ways = dict.fromkeys([(spec.sampler, check_allocation(None, network)), ("uniform", "even")])
-    runs = len(wanted) * len(ways) + 1
-
-    @contextmanager
-    def begun(budget: Budget, way: tuple[str, str]) -> Iterator[tuple[Run, SegmentationPlan]]:
-        with begin_run(
-            source, model=network, device=target, bands=bands, nodata=nodata, budget=budget,
-            sampler=way[0], allocation="even", **settings,
-        ) as run:  # fmt: skip
-            plan = run.plan
-            few = plan.active if windows is None else plan.some_windows(windows)
-            if budget is whole:
-                crops = every.plan(plan, spec, every.overlap)
-                ground = [plan.windows[index].toslices() for index in few]
-                active = crops.active
-                if len(few) < len(plan.active):
-                    active = tuple(k for k in active if _meets(crops.windows[k], ground))
-                yield replace(run, plan=replace(crops, active=active)), plan
-            else:
-                yield replace(run, plan=replace(plan, active=few)), plan
-
-    whole, every = Budget("share", 1.0), find_way("full")
+    own = _Asked(spec.sampler, check_allocation(None, network), None)
+    even = _Asked("uniform", "even", None)
+    settings |= {"bands": bands, "nodata": nodata}
+    mapping = _Mapping(source, network, target, windows, settings)
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="geodeform-") as name:
         folder = Path(name)
-        everything = folder / "every_pixel.tif"
-        with begun(wanted[0], ("uniform", "even")) as (run, plan):  # compiles, warms up
-            if labels is not None:
-                check_truth(labels, plan, spec.n_classes)
-            few = replace(run, plan=replace(run.plan, active=run.plan.active[:1]))
-            _map(few, "even", folder / "warm.tif", folder / "warm_confidence.tif")
-        for way, budget in [(("uniform", "even"), whole)] + [
-            (way, budget) for way in ways for budget in wanted
-        ]:
-            mapped = everything if budget is whole else folder / f"map{len(rows)}.tif"
-            with begun(budget, way) as (run, full):
-                if budget is not whole and math.prod(full.sample_size) > MOST_SAMPLES:
-                    notes.append(
-                        f"The budget {budget} would put {full.shown_size()} samples of a window "
-                        "through the network at once: left out."
-                    )
-                    continue
-                row, plan = _map(run, way[1], mapped, folder / f"confidence{len(rows)}.tif")
-            looked = min(len(full.active), windows or len(full.active))
-            scale = len(full.active) / looked
-            row["seconds"] *= scale
-            row["sampled_share"] = row.pop("sampled") * scale / math.prod(full.shape)
-            row["sampler"] = _title(*way)
-            if budget is whole:
-                row |= {"sampler": EVERY_PIXEL, "sampled_share": 1.0}  # overlaps count once
-            row["budget"] = str(budget)
-            row["agreement"] = np.nan
-            if budget is not whole:
-                row["agreement"] = compare_maps(
-                    mapped, everything, plan, spec.n_classes, mapped_only=True
-                ).accuracy()
-            if labels is not None:
-                counts = compare_maps(mapped, labels, plan, spec.n_classes, mapped_only=True)
-                row |= {"miou": counts.miou(), "accuracy": counts.accuracy()}
-            if budget is not whole:  # crops are of pixels, whatever was planned
-                notes += plan.notes
-            rows.append(row)
+        plan = mapping.warm_up(replace(even, budget=wanted[0]), folder)
+        if labels is not None:
+            check_truth(labels, plan, spec.n_classes)
+        every = replace(even, budget=None)
+        reference, why = _reference(spec, plan, own)
+        notes += why
+        asked = [replace(way, budget=budget) for way in (own, even) for budget in wanted]
+        asked = list(dict.fromkeys([reference or every, every, *asked]))
+        for number, one in enumerate(asked):
+            mapped = folder / f"map{number}.tif"
+            made = mapping.map(one, mapped, folder / f"confidence{number}.tif")
             if progress is not None:
-                progress(len(rows), runs)
-    notes += _scale_notes(spec, full)
+                progress(number + 1, len(asked))
+            if isinstance(made, str):
+                notes.append(made)
+                continue
+            row, used = made
+            if one is not every:  # crops are of pixels, whatever was planned
+                notes += used.notes
+            row["agreement"] = np.nan
+            if number > 0:  # the first is what the others are compared with
+                row["agreement"] = _counts(mapped, folder / "map0.tif", used, spec).accuracy()
+            if labels is not None:
+                counts = _counts(mapped, labels, used, spec)
+                row |= {"miou": counts.miou(), "accuracy": counts.accuracy()}
+            rows.append(row)
+    table = _sorted_table(rows)
+    knee_of = table[table["sampler"] == own.title]
+    figure = "miou" if labels is not None else "agreement"
+    return BudgetCurve(
+        scene=Path(plan.scene).name,
+        own=own.title,
+        table=table,
+        knee=find_knee(knee_of["sampled_share"].to_numpy(), knee_of[figure].to_numpy()),
+        windows=min(len(plan.active), windows or len(plan.active)),
+        windows_of_scene=len(plan.active),
+        device=describe_device(target),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A run: how it samples, and its budget; None for every pixel, in crops."""
+
+    sampler: str
+    allocation: str
+    budget: Budget | None
+
+    @property
+    def title(self) -> str:
+        if self.budget is None and self.sampler == "uniform":
+            return EVERY_PIXEL
+        return self.sampler + (BY_NEED if self.allocation == "need" else "")
+
+
+@dataclass(frozen=True)
+class _Mapping:
+    """Maps a scene, or a part of its windows, in all the ways of a curve."""
+
+    source: PathLike | xr.DataArray
+    network: DeformSegmenter
+    device: torch.device
+    windows: int | None
+    settings: dict[str, Any]
+
+    @contextmanager
+    def begun(self, asked: _Asked) -> Iterator[Run]:
+        """The run over the whole scene, its budget not yet shared out."""
+        with begin_run(
+            self.source, model=self.network, device=self.device, sampler=asked.sampler,
+            budget=asked.budget or Budget("share", 1.0), allocation="even", **self.settings,
+        ) as run:  # fmt: skip
+            yield run
+
+    def warm_up(self, asked: _Asked, folder: Path) -> SegmentationPlan:
+        """Map one window, so that all is compiled, and return the plan of the whole scene."""
+        with self.begun(asked) as run:
+            first = replace(run, plan=replace(run.plan, active=run.plan.active[:1]))
+            _map(first, "even", folder / "warm.tif", folder / "warm_confidence.tif")
+            return run.plan
+
+    def part(self, plan: SegmentationPlan, asked: _Asked) -> tuple[SegmentationPlan, float]:
+        """What is mapped of a plan, and how many times as many windows the scene has."""
+        few = plan.active if self.windows is None else plan.some_windows(self.windows)
+        if asked.budget is not None:
+            return replace(plan, active=few), len(plan.active) / len(few)
+        every, spec = find_way("full"), self.network.spec
+        crops = part = every.plan(plan, spec, every.overlap)
+        if len(few) < len(plan.active):  # crops of the ground that the other rows are of
+            ground = shapely.union_all([ground_of(plan.windows[k], plan.frame) for k in few])
+            ground = ground if plan.aoi is None else ground & plan.aoi
+            part = every.plan(replace(plan, aoi=ground), spec, every.overlap)
+        return part, len(crops.active) / len(part.active)
+
+    def map(
+        self, asked: _Asked, labels: Path, confidence: Path
+    ) -> tuple[dict[str, Any], SegmentationPlan] | str:
+        """Map as asked; its row of the table and its plan, or why it is left out."""
+        with self.begun(asked) as run:
+            plan, times = self.part(run.plan, asked)
+            if asked.budget is not None and math.prod(plan.sample_size) > MOST_SAMPLES:
+                return (
+                    f"The budget {asked.budget} would put {plan.shown_size()} samples of a window "
+                    "through the network at once: left out."
+                )
+            row, plan = _map(replace(run, plan=plan), asked.allocation, labels, confidence)
+        row["seconds"] *= times
+        share = row.pop("sampled") * times / math.prod(plan.shape)
+        row |= {
+            "sampler": asked.title,
+            "budget": str(asked.budget or Budget("share", 1.0)),
+            "sampled_share": share if asked.budget is not None else 1.0,  # overlaps count once
+        }
+        return row, plan
+
+
+def _reference(
+    spec: ModelSpec, plan: SegmentationPlan, own: _Asked
+) -> tuple[_Asked | None, list[str]]:
+    """What maps are compared with where that is not every pixel, and why.
+
+    A network that never saw single pixels of this scene is no judge with them: then it is its own
+    map at the most samples of a window that it was trained with.
+    """
+    finest = spec.finest_spacing * plan.full_window[0] / spec.window_px[0]
+    if finest <= _SCALE_TOLERANCE:
+        return None, []
+    most = Budget("window", max(math.prod(size) for size in spec.trained_sizes))
+    return replace(own, budget=most), [
+        f"The model was trained on samples {finest:.2g} pixels apart or more: over "
+        f"{100 / finest**2:.2g}% it sees another scale, so agreement is with its own map at "
+        f"{most} instead of every pixel."
+    ]
+
+
+def _counts(labels: Path, truth: Raster, plan: SegmentationPlan, spec: ModelSpec) -> Confusion:
+    """A map against other class ids, where it maps."""
+    return compare_maps(labels, truth, plan, spec.n_classes, mapped_only=True)
+
+
+def _sorted_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows by sampler and share, one of each."""
     table = pd.DataFrame(rows)
     order = [
         "sampler", "budget", "sampled_share", "samples", "agreement", "confidence", "miou",
@@ -211,20 +299,7 @@ def budget_curve(
     ]  # fmt: skip
     table = table[[column for column in order if column in table]]
     table = table.sort_values(["sampler", "sampled_share"], ignore_index=True)
-    table = table.drop_duplicates(["sampler", "sampled_share"], ignore_index=True)
-    title = _title(*next(iter(ways)))
-    own = table[table["sampler"] == title]
-    figure = "miou" if labels is not None else "agreement"
-    return BudgetCurve(
-        scene=Path(full.scene).name,
-        own=title,
-        table=table,
-        knee=find_knee(own["sampled_share"].to_numpy(), own[figure].to_numpy()),
-        windows=looked,
-        windows_of_scene=len(full.active),
-        device=describe_device(target),
-        notes=tuple(dict.fromkeys(notes)),
-    )
+    return table.drop_duplicates(["sampler", "sampled_share"], ignore_index=True)
 
 
 def find_knee(shares: NDArray[np.float64], scores: NDArray[np.float64]) -> float | None:
@@ -255,19 +330,6 @@ def find_knee(shares: NDArray[np.float64], scores: NDArray[np.float64]) -> float
     return float(shares[int(np.argmax(above))])
 
 
-def _title(sampler: str, allocation: str) -> str:
-    return sampler + (BY_NEED if allocation == "need" else "")
-
-
-def _meets(crop: Window, ground: list[tuple[slice, slice]]) -> bool:
-    """Whether a crop shares pixels with one of several rectangles."""
-    rows, cols = crop.toslices()
-    return any(
-        rows.start < y.stop and y.start < rows.stop and cols.start < x.stop and x.start < cols.stop
-        for y, x in ground
-    )
-
-
 def _map(
     run: Run, allocation: str, labels: Path, confidence: Path
 ) -> tuple[dict[str, Any], SegmentationPlan]:
@@ -292,14 +354,3 @@ def _map(
         "seconds": seconds,
         "peak_memory_bytes": memory.peak_bytes,
     }, run.plan
-
-
-def _scale_notes(spec: ModelSpec, plan: SegmentationPlan) -> list[str]:
-    """Say so where the network was never trained on single pixels of this scene."""
-    finest = spec.finest_spacing * plan.full_window[0] / spec.window_px[0]
-    if finest <= _SCALE_TOLERANCE:
-        return []
-    return [
-        f"The model was trained on samples {finest:.2g} pixels apart or more: over "
-        f"{100 / finest**2:.2g}% it sees another scale, and agreement with every pixel says little."
-    ]

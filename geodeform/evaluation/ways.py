@@ -20,7 +20,7 @@ from geodeform.budget import Budget
 from geodeform.errors import ConfigError
 from geodeform.geo.windows import plan_windows
 from geodeform.models.spec import ModelSpec, nearest_names
-from geodeform.planning import SegmentationPlan
+from geodeform.planning import SegmentationPlan, touches
 from geodeform.predict import Look, WindowPredictor
 from geodeform.run import Run
 
@@ -139,7 +139,11 @@ def _full_plan(plan: SegmentationPlan, spec: ModelSpec, overlap: float) -> Segme
     return replace(
         plan,
         windows=windows,
-        active=tuple(range(len(windows))),
+        active=tuple(
+            k
+            for k, window in enumerate(windows)
+            if plan.aoi is None or touches(window, plan.frame, plan.aoi)
+        ),
         sample_size=windows.window,
         low_res_size=windows.window,  # nothing looks at a view: this one is read without resampling
         sampler="uniform",

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from evaluation_scenes import SHORE, VILLAS, data_of, demo_cut
 from needy_model import needy_model
+from rasterio.windows import Window
 
 import geodeform
+from geodeform.budget import Budget
 from geodeform.errors import ConfigError, SceneError
 from geodeform.evaluation import budget_curve
-from geodeform.evaluation.budget_curve import find_knee
+from geodeform.evaluation.budget_curve import _Asked, _Mapping, find_knee
 from geodeform.evaluation.evaluate import evaluate
 from geodeform.evaluation.metrics import Confusion
 from geodeform.models.deform_segmenter import DeformSegmenter
@@ -41,12 +44,12 @@ def test_every_row_is_a_map_that_users_get(model):
         scene, model=model, budgets=["1%", "4%"], labels=labels,
         progress=lambda *at: seen.append(at), **HOW,
     )  # fmt: skip
-    assert seen == [(k, 5) for k in range(1, 6)]
+    assert seen == [(k, 6) for k in range(1, 7)]
     assert (curve.windows, curve.windows_of_scene) == (1, 1)
     table = curve.table.set_index(["sampler", "budget"])
     assert set(table.index) == {
         ("every pixel", "100%"), ("learned by need", "1%"), ("learned by need", "4%"),
-        ("uniform", "1%"), ("uniform", "4%"),
+        ("learned by need", "128x128 a window"), ("uniform", "1%"), ("uniform", "4%"),
     }  # fmt: skip
     crops = evaluate(model, data_of(villas=(pixels, truth)), sampler="full")
     every = table.loc[("every pixel", "100%")]
@@ -54,12 +57,13 @@ def test_every_row_is_a_map_that_users_get(model):
     assert every["sampled_share"] == 1
     assert every["samples"] == "128x128"
     assert curve.own == "learned by need"
+    maps = {}
     for (sampler, budget), row in table.iterrows():
         if sampler == "every pixel":
             continue
         way, _, by_need = sampler.partition(" ")
         got = geodeform.segment_scene(
-            scene, model=model, budget=budget, sampler=way,
+            scene, model=model, budget=budget.removesuffix(" a window"), sampler=way,
             allocation="need" if by_need else "even", **HOW,
         )  # fmt: skip
         counts = Confusion(5)
@@ -68,11 +72,28 @@ def test_every_row_is_a_map_that_users_get(model):
         assert row["accuracy"] == counts.accuracy()
         assert row["sampled_share"] == got.facts.sampled_share
         assert row["confidence"] == pytest.approx(float(got.confidence.mean()), abs=1e-6)
-        assert 0.3 < row["agreement"] < 1
-    assert np.isnan(table.loc[("every pixel", "100%"), "agreement"])
-    assert curve.summary()["runs"][0]["agreement"] is None
-    # the packaged model saw no samples this close in training, and the figures say so
-    assert any("it sees another scale" in note for note in curve.notes)
+        maps[sampler, budget] = got.labels.to_numpy()
+    # the packaged model saw no samples as close as pixels in training: no judge of its other maps
+    most = ("learned by need", "128x128 a window")
+    for key, found in maps.items():
+        agreement = table.loc[key, "agreement"]
+        if key == most:
+            assert np.isnan(agreement)
+        else:
+            assert agreement == np.mean(found == maps[most]) < 1
+    assert table.loc[("every pixel", "100%"), "agreement"] < 0.7
+    assert any("agreement is with its own map at 128x128" in note for note in curve.notes)
+    assert [row["agreement"] for row in curve.summary()["runs"]].count(None) == 1
+
+
+def test_a_network_that_knows_single_pixels_judges_by_them(model):
+    scene = as_scene(demo_cut(VILLAS)[0])  # of 8 m: as far apart as samples were in training
+    curve = geodeform.budget_curve(scene, model=model, budgets=["25%"], **{**HOW, "gsd": 8.0})
+    table = curve.table.set_index("sampler")
+    assert len(table) == 3
+    assert np.isnan(table.loc["every pixel", "agreement"])
+    assert (table.drop("every pixel")["agreement"] > 0.3).all()
+    assert not any("another scale" in note for note in curve.notes)
 
 
 def test_a_sample_of_windows_stands_for_the_scene(model):
@@ -81,9 +102,9 @@ def test_a_sample_of_windows_stands_for_the_scene(model):
     scene = as_scene(demo_cut(SHORE)[0])
     curve = geodeform.budget_curve(scene, model=small.eval(), budgets=["3%"], windows=4, **HOW)
     assert curve.windows == 4 < curve.windows_of_scene
-    shares = curve.table.set_index("sampler")["sampled_share"]
-    assert shares["every pixel"] == 1
-    assert 0.025 < shares["learned by need"] <= 0.03
+    shares = curve.table.set_index(["sampler", "budget"])["sampled_share"]
+    assert shares["every pixel", "100%"] == 1
+    assert 0.025 < shares["learned by need", "3%"] <= 0.03
     assert curve.knee is None  # one budget has none
     every = evaluate(small, data_of(shore=demo_cut(SHORE)), sampler="full")
     truth = xr.DataArray(demo_cut(SHORE)[1], dims=("y", "x"))
@@ -93,12 +114,38 @@ def test_a_sample_of_windows_stands_for_the_scene(model):
     whole = geodeform.budget_curve(
         scene, model=small, budgets=["3%"], windows=None, labels=truth, **HOW
     )
-    scores = [one.table.set_index("sampler")["accuracy"] for one in (part, whole)]
-    assert scores[1]["every pixel"] == every.soft.confusion.accuracy()
+    scores = [one.table.set_index(["sampler", "budget"])["accuracy"] for one in (part, whole)]
+    assert scores[1]["every pixel", "100%"] == every.soft.confusion.accuracy()
     # what was not mapped is no miss
     assert (abs(scores[0] - scores[1]) < 0.2).all()
     with pytest.raises(ConfigError, match="at least one budget"):
         geodeform.budget_curve(scene, model=small, budgets=[], **HOW)
+
+
+def test_crops_of_every_pixel_stand_for_the_ground_of_the_windows(model):
+    """Crops stick out of the windows: their time counts by crops, their map by the ground."""
+    small = DeformSegmenter(replace(model.spec, window_px=(256, 256), sample_size=(48, 48)))
+    settings = {"bands": (1, 2, 3), "nodata": None, "gsd": 1.0}
+    scene = as_scene(demo_cut(SHORE)[0])
+    mapping = _Mapping(scene, small, torch.device("cpu"), 3, settings)
+    asked = _Asked("uniform", "even", Budget.parse("3%"))
+    with mapping.begun(asked) as run:
+        plan = run.plan
+        few, times = mapping.part(plan, asked)
+        crops, of_crops = mapping.part(plan, replace(asked, budget=None))
+        every, _ = replace(mapping, windows=None).part(plan, replace(asked, budget=None))
+    assert (len(few.active), times) == (3, len(plan.active) / 3)
+    assert len(every.active) == len(every.windows) == of_crops * len(crops.active)
+    assert 1 < of_crops < times  # as they stick out, crops see more than their part
+    ground = np.zeros(plan.shape, bool)
+    for index in few.active:
+        ground[plan.windows[index].toslices()] = True
+    assert (crops.inside(Window(0, 0, *plan.shape[::-1])) == ground).all()
+    reached = np.zeros(plan.shape, bool)
+    for index in crops.active:
+        reached[crops.windows[index].toslices()] = True
+    assert reached[ground].all()
+    assert every.inside(Window(0, 0, 9, 9)) is None
 
 
 def test_what_the_model_needs_is_what_is_drawn(model):
@@ -136,7 +183,7 @@ def test_windows_that_no_memory_holds_are_left_out(model, monkeypatch):
     curve = geodeform.budget_curve(
         as_scene(demo_cut(VILLAS)[0]), model=model, budgets=["1%", "50%"], **HOW
     )
-    assert set(curve.table["budget"]) == {"1%", "100%"}
+    assert set(curve.table["budget"]) == {"1%", "100%", "128x128 a window"}
     assert any("The budget 50% would put 362x362 samples" in note for note in curve.notes)
 
 
