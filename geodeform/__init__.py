@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geodeform.budget import Budget as Budget
+    from geodeform.budget_choice import budget_for_confidence as budget_for_confidence
+    from geodeform.budget_choice import budget_for_time as budget_for_time
     from geodeform.classes import ClassScheme as ClassScheme
     from geodeform.deform.grid import GridKernel as GridKernel
     from geodeform.deform.grid import density_to_grid as density_to_grid
@@ -65,6 +67,8 @@ _HOMES = {
     "Scene": "geo.scene",
     "SegmentationResult": "result",
     "budget_curve": "evaluation.budget_curve",
+    "budget_for_confidence": "budget_choice",
+    "budget_for_time": "budget_choice",
     "demo_labels": "demo",
     "demo_scene": "demo",
     "density_map": "sampling",
