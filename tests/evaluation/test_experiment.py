@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -249,4 +250,67 @@ def test_mistakes_are_named(tmp_path, changes, sentence):
 def test_the_experiments_that_are_here_are_sound(path):
     one = read_experiment(path)
     assert len(one.seeds) >= 3
-    assert one.trainings()
+    trainings = one.trainings()
+    assert {e.trial.training for e in one.entries()} == set(trainings)
+    for entry in one.entries():
+        further = entry.method == one.baseline and entry.budget not in one.budgets
+        if one.networks == "own" and entry.budget is not None and not further:
+            assert trainings[entry.trial.training].model.sizes == (entry.budget,), entry.method
+
+
+@pytest.mark.parametrize(
+    "name", ["deepglobe", "cityscapes", "cityscapes-crop", "cityscapes-crop-96", "pca-histo"]
+)
+def test_the_papers_experiments_have_the_fair_baseline(name):
+    one = read_experiment(CONFIGS / f"{name}.yaml")
+    trained = {
+        e.method: one.config_of(e.method, e.fold, e.seed, e.budget).model for e in one.entries()
+    }
+    assert one.baseline == "uniform_area"
+    modes = {m: (trained[m].sampler, trained[m].sample_mode) for m in ("uniform_area", "uniform")}
+    assert modes == {"uniform_area": ("uniform", "area"), "uniform": ("uniform", "bilinear")}
+    assert trained["fixed"].sampler == "fixed"
+    for budget in one.budgets:  # where equal time may lie: near every budget, and beyond the last
+        above = [math.prod(more) / math.prod(budget) for more in one.baseline_budgets]
+        assert any(1 < ratio < 2 for ratio in above)
+
+
+def studied(one, title):
+    """Recipes of a study's points at their budgets, of the first seed."""
+    study = next(s for s in one.studies if title in s.title)
+    fold, seed = one.folds[0], one.seeds[0]
+    return [
+        one.config_of(point, fold, seed, budget)
+        for point in study.points
+        for budget in one.budgets_of(point)
+    ]
+
+
+def test_central_crops_of_cityscapes_are_the_papers_tables():
+    crop = read_experiment(CONFIGS / "cityscapes-crop.yaml")
+    larger = read_experiment(CONFIGS / "cityscapes-crop-96.yaml")
+    for one in (crop, larger):
+        for config in one.trainings().values():
+            assert config.model.segmenter == "pspnet_resnet50"
+            assert config.data.crop == (1024, 1024)
+    for title in ("table 2", "table 3"):
+        points = studied(larger, title)
+        assert {p.model.sizes for p in points} == {((96, 96),)}
+        assert {p.model.low_res for p in points} == {(96, 96)}
+    # widths at half maximum
+    assert [round(p.model.sigma * 2.355) for p in studied(larger, "table 2")] == [15, 26, 32]
+    assert [p.model.density_kernel for p in studied(larger, "table 3")] == [3, 5, 7]
+    for title in ("table 4", "table 5", "resizer (table 6)"):
+        assert {p.model.sizes for p in studied(crop, title)} == {((64, 64),)}
+    views = [(p.model.low_res[0], p.model.sigma) for p in studied(crop, "table 4")]
+    assert views == [(n, round(15 / 2.355 * n / 96, 1)) for n in (32, 48, 64, 80, 96)]
+    assert [p.loss.gamma for p in studied(crop, "table 5")] == [50, 100, 200]
+    resizers = {
+        (p.model.sizes[0][0], p.model.resizer_blocks, p.model.resizer_filters)
+        for title in ("resizer (table 6)", "larger sizes (table 6)")
+        for p in studied(crop, title)
+    }
+    assert resizers == {
+        *((64, r, n) for r in (1, 2, 3, 4) for n in (16, 32)),
+        *((size, r, n) for size in (128, 256) for r in (1, 4) for n in (16, 32)),
+    }
