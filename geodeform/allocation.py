@@ -35,19 +35,23 @@ def allocate_windows(predictor: WindowPredictor) -> SegmentationPlan:
         predictor: Of the even plan; its model must have an error net.
 
     Returns:
-        The plan, with :attr:`SegmentationPlan.sizes`; the even plan with a note where its windows
-        have more samples than candidates go to.
+        The plan, with :attr:`SegmentationPlan.sizes` and the windows without data; the even plan
+        with a note where its windows have more samples than any other candidate, or fewer.
 
     Raises:
         ConfigError: If the model has no error net.
     """
     plan, spec = predictor.plan, predictor.model.spec
     candidates = candidate_sizes(plan, spec)
-    if plan.sample_size == candidates[-1]:
-        note = (
-            f"Every window gets the same {plan.shown_size()} samples: of so many the model does "
-            "not know where they are needed."
+    costs = np.array([math.prod(size) for size in candidates])
+    even = math.prod(plan.sample_size)
+    if even in (costs[0], costs[-1]):
+        why = (
+            "of so many the model does not know where they are needed"
+            if even == costs[-1]
+            else "of so few the model does not know which windows could do with fewer"
         )
+        note = f"Every window gets the same {plan.shown_size()} samples: {why}."
         return replace(plan, notes=(*plan.notes, note))
     errors = np.zeros((len(plan.active), len(candidates)))
     seen = np.zeros(len(plan.active), bool)
@@ -55,10 +59,10 @@ def allocate_windows(predictor: WindowPredictor) -> SegmentationPlan:
     for indices, expected in weighed_errors(predictor, plan.active, candidates):
         at = [position[index] for index in indices]
         errors[at], seen[at] = expected, True
-    costs = np.array([math.prod(size) for size in candidates])
     chosen = np.zeros(len(plan.active), np.intp)  # windows without data are never predicted
-    chosen[seen] = allocate(errors[seen], costs, int(seen.sum()) * math.prod(plan.sample_size))
-    return replace(plan, sizes=tuple(candidates[k] for k in chosen))
+    chosen[seen] = allocate(errors[seen], costs, int(seen.sum()) * even)
+    plan = replace(plan, sizes=tuple(candidates[k] for k in chosen))
+    return plan.knowing_empty(np.array(plan.active)[~seen].tolist())
 
 
 def weighed_errors(
@@ -120,12 +124,16 @@ def class_weights(plan: SegmentationPlan, spec: ModelSpec) -> NDArray[np.float64
 
 
 def cell_weights(plan: SegmentationPlan, index: int, shape: Size) -> NDArray[np.float32]:
-    """What an error counts in each cell (h, w) of a window: nothing outside what is mapped."""
+    """What an error counts in each cell (h, w) of a window.
+
+    As much of it as the area of interest covers, times the priority. Which pixels have data is the
+    views' to say: :meth:`geodeform.predict.WindowPredictor.expect` counts no others.
+    """
     window = plan.windows[index]
     weights = np.ones(shape, np.float32)
     if plan.priority is not None:
         weights = plan.priority.weights(window, shape)
-    inside = plan.inside(window, shape)
+    inside = plan.inside_share(window, shape)
     return weights if inside is None else weights * inside
 
 

@@ -46,11 +46,14 @@ def budget_for_time(source: PathLike | xr.DataArray, seconds: float, **settings:
     if not seconds > 0:
         raise ConfigError(f"The time limit must be more than 0 seconds, not {seconds:g}.")
     allocation = settings.pop("allocation", None)
-    # What it costs to look at all windows for an allocation does not depend on the budget.
-    wanted = estimate(source, budget=_PROBED[0], allocation=allocation, **settings)
+    # What it costs to look at all windows for an allocation does not depend on the budget, but of
+    # very small ones all windows get the same, without a look: the model's own tells.
+    wanted = estimate(source, budget=None, allocation=allocation, **settings)
     settings |= _EVENLY
-    even = estimate(source, budget=_PROBED[0], **settings) if wanted.plan.sizes else wanted
-    looking = max(0.0, wanted.seconds - even.seconds)
+    looking = 0.0
+    if wanted.plan.sizes:
+        looking = max(0.0, wanted.seconds - estimate(source, budget=None, **settings).seconds)
+    even = estimate(source, budget=_PROBED[0], **settings)
     seconds -= looking
     probed = [even]
     if even.seconds > seconds:

@@ -44,6 +44,7 @@ class SceneMapper:
         predicted: Windows predicted so far.
         skipped: Windows without data.
         sampled_pixels: Pixels that the network saw.
+        plan: The predictor's; after the run it also knows which windows have no data.
     """
 
     def __init__(self, scene: Scene, predictor: WindowPredictor, scheme: ClassScheme) -> None:
@@ -128,9 +129,11 @@ class SceneMapper:
                         trust.write(window, confidence, final=final)
 
             thinning = self._sketch_step()
+            empty: list[int] = []
             for done, (index, prediction) in enumerate(self._predictor.predict(plan.active), 1):
                 if prediction is None:
                     self.skipped += 1
+                    empty.append(index)
                     mosaic.skip(index)
                     if trust is not None:
                         trust.skip(index)
@@ -147,6 +150,8 @@ class SceneMapper:
                 if progress is not None:
                     progress(done, len(plan.active))
             emit(final=True)
+        if plan.empty is None:
+            self.plan = plan.knowing_empty(empty)
 
     def class_areas(self) -> tuple[ClassArea, ...]:
         """Pixels and area of every class of the scheme."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -41,6 +41,8 @@ Shapes: TypeAlias = "str | Path | gpd.GeoDataFrame | gpd.GeoSeries | BaseGeometr
 
 _ZERO_SHARE = 0.01  # more black pixels than this look like a forgotten nodata value
 _SCALE_TOLERANCE = 1.25  # resolutions within this ratio of the model's count as the same
+_FINER = 32  # parts of a cell's side at which an area's share of it is measured
+_REACH_CELLS = 64  # a side, in which a priority raster is looked for in what is mapped
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class SegmentationPlan:
             :mod:`geodeform.allocation`. Empty where all get ``sample_size``.
         refined: Which pass of :mod:`geodeform.refine` it is, ``"2 of 3"``; empty for none.
         earlier_samples: Samples of earlier passes, on top of which ``sizes`` come.
+        empty: Windows of ``active`` that hold no data and are skipped; None before it is known.
     """
 
     scene: str
@@ -93,6 +96,16 @@ class SegmentationPlan:
     sizes: tuple[tuple[int, int], ...] = field(default=())
     refined: str = ""
     earlier_samples: int = 0
+    empty: frozenset[int] | None = None
+
+    def knowing_empty(self, indices: Iterable[int]) -> SegmentationPlan:
+        """The plan once it is known which of its windows hold no data, which its notes say."""
+        empty = frozenset(indices)
+        note = (
+            f"{len(empty)} of {len(self.active)} windows have no data: they are skipped, and their "
+            "part of the budget is not spent."
+        )
+        return replace(self, empty=empty, notes=(*self.notes, note) if empty else self.notes)
 
     def size_of(self, index: int) -> tuple[int, int]:
         """(h, w) samples of window ``index``, one of :attr:`active`."""
@@ -151,18 +164,29 @@ class SegmentationPlan:
 
     @property
     def sampled_pixels(self) -> int:
-        """Samples over all active windows, with those of earlier passes."""
-        return self.earlier_samples + sum(math.prod(self.size_of(index)) for index in self.active)
+        """Samples over all active windows not known to be empty, with those of earlier passes."""
+        return self.earlier_samples + sum(math.prod(self.size_of(index)) for index in self._seen)
+
+    @property
+    def seen_windows(self) -> int:
+        """Number of the active windows that are not known to be empty."""
+        return len(self._seen)
+
+    @cached_property
+    def _seen(self) -> tuple[int, ...]:
+        empty = self.empty or frozenset()
+        return tuple(index for index in self.active if index not in empty)
 
     @property
     def density_factor(self) -> int:
         """Scene pixels per cell of the density raster: about the mean sample spacing."""
-        samples = self.sampled_pixels / len(self.active)
+        # where all windows are empty, that of an even one
+        samples = self.sampled_pixels / max(1, self.seen_windows) or math.prod(self.sample_size)
         return max(1, round(math.sqrt(math.prod(self.window_size) / samples)))
 
     @property
     def share(self) -> float:
-        """Sampled pixels over the region's pixels."""
+        """Sampled pixels over the region's pixels; too high while empty windows are not known."""
         return self.sampled_pixels / (self.shape[0] * self.shape[1])
 
     def scene_window(self, index: int) -> Window:
@@ -194,18 +218,29 @@ class SegmentationPlan:
         inside = self.inside(window)
         return known if inside is None else known & inside
 
-    def inside(
-        self, window: Window, cells: tuple[int, int] | None = None
-    ) -> NDArray[np.bool_] | None:
-        """Where a block of the region lies inside the area of interest; None for everywhere.
+    def inside(self, window: Window) -> NDArray[np.bool_] | None:
+        """Which pixels of a block of the region lie in the area of interest; None for all."""
+        return self._inside(window, (int(window.height), int(window.width)))
+
+    def inside_share(self, window: Window, cells: tuple[int, int]) -> NDArray[np.float32] | None:
+        """How much of each cell of a block the area of interest covers, 0…1; None without one.
 
         Args:
             window: The block, in pixels of the region.
-            cells: (h, w) that it is divided in; its pixels where None.
+            cells: (h, w) that it is divided in.
         """
+        h, w = cells
+        mask = self._inside(window, (h * _FINER, w * _FINER))
+        if mask is None:
+            return None
+        # a river is narrower than a cell, whose centre says nothing of it
+        share: NDArray[np.float32] = mask.reshape(h, _FINER, w, _FINER).mean((1, 3), np.float32)
+        return share
+
+    def _inside(self, window: Window, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Whether the centres of a block's (h, w) parts lie in the area of interest."""
         if self.aoi is None:
             return None
-        shape = cells or (int(window.height), int(window.width))
         transform = cells_transform(self.frame, window, shape)
         mask: NDArray[np.bool_] = geometry_mask([self.aoi], shape, transform, invert=True)
         return mask
@@ -248,7 +283,8 @@ def plan_segmentation(
 
     Raises:
         ConfigError: If a setting is out of range.
-        SceneError: If the bbox or area of interest does not touch the scene.
+        SceneError: If the bbox or area of interest does not touch the scene, or a focus or priority
+            what is mapped of it.
     """
     if not 0 <= overlap <= 0.5:
         raise ConfigError(f"The overlap must be 0 to 0.5 of a window, not {overlap:g}.")
@@ -261,11 +297,8 @@ def plan_segmentation(
         notes.append(f"{name} has no CRS: outputs keep its pixel coordinates.")
     if scene.bands_guessed:
         notes.append(f"{scene.band_note}.".capitalize())
-    area = _read_aoi(aoi, name, scene.shape, frame, crs, notes)
-    focused = _read_aoi(focus, name, scene.shape, frame, crs, notes)
-    whole = Window(0, 0, scene.shape[1], scene.shape[0])
-    if focused is not None and not touches(whole, frame, focused):
-        raise SceneError(f"The area in focus lies outside {name}.")
+    area = _read_area(aoi, "area of interest", name, scene.shape, frame, crs, notes)
+    focused = _read_area(focus, "focus area", name, scene.shape, frame, crs, notes)
     region = plan_region(name, scene.shape, frame, bbox, area)
     if (zero := scene.zero_share(region)) > _ZERO_SHARE:
         notes.append(
@@ -292,6 +325,12 @@ def plan_segmentation(
     )
     if not active or (area is not None and _grazes(area, frame, shape)):
         raise SceneError(f"The area of interest lies outside {name}: it covers no pixel's centre.")
+    if focused is not None:
+        mapped = ground_of(Window(0, 0, shape[1], shape[0]), frame)
+        if not (focused & (mapped if area is None else mapped & area)).area > 0:
+            raise SceneError(
+                f"What is mapped of {name} lies outside {_called(focus, 'focus area')}."
+            )
     size = wanted.sample_size(
         window, full_window=full, windows=len(active), scene_pixels=shape[0] * shape[1]
     )
@@ -302,7 +341,7 @@ def plan_segmentation(
             size = within_sides(window, spec.sample_size)
     elif budget is None:
         size = _at_least_trained(size, window, spec, notes)
-    return SegmentationPlan(
+    plan = SegmentationPlan(
         scene=scene.name,
         region=region,
         windows=windows,
@@ -318,12 +357,15 @@ def plan_segmentation(
         crs=crs,
         aoi=area,
         notes=tuple(notes),
-        priority=_priority(focused, focus_classes, priority, spec, frame, crs),
+        priority=_priority(focused, focus, focus_classes, priority, spec, frame, crs),
     )
+    _check_raster(plan, name)
+    return plan
 
 
 def _priority(
     area: BaseGeometry | None,
+    focus: Shapes | None,
     classes: Sequence[str],
     raster: str | Path | None,
     spec: ModelSpec,
@@ -342,7 +384,22 @@ def _priority(
         return None
     path = None if raster is None else Path(raster)
     known = tuple(dict.fromkeys(named[name.casefold()] for name in classes))
-    return Priority(frame, crs, area=area, raster=path, classes=known)
+    area_name = Path(focus).name if isinstance(focus, str | Path) else ""
+    return Priority(frame, crs, area=area, area_name=area_name, raster=path, classes=known)
+
+
+def _check_raster(plan: SegmentationPlan, name: str) -> None:
+    """Check that a priority raster has data where something is mapped."""
+    if plan.priority is None or plan.priority.raster is None:
+        return
+    whole = Window(0, 0, plan.shape[1], plan.shape[0])
+    cells = (min(_REACH_CELLS, plan.shape[0]), min(_REACH_CELLS, plan.shape[1]))
+    said = np.isfinite(plan.priority.raster_weights(whole, cells))
+    share = plan.inside_share(whole, cells)
+    if not (said if share is None else said & (share > 0)).any():
+        raise SceneError(
+            f"What is mapped of {name} lies outside the data of {plan.priority.raster}."
+        )
 
 
 def _check_sampler(sampler: str, spec: ModelSpec) -> None:
@@ -458,29 +515,44 @@ def plan_region(
     return Window(x0, y0, x1 - x0, y1 - y0)
 
 
-def _read_aoi(
-    aoi: Shapes | None,
+def _called(shapes: Shapes | None, role: str) -> str:
+    """An area in the middle of a sentence: its file, or what it is there for."""
+    return str(shapes) if isinstance(shapes, str | Path) else f"the {role}"
+
+
+def _read_area(
+    area: Shapes | None,
+    role: str,
     name: str,
     shape: tuple[int, int],
     frame: Affine,
     crs: CRS | None,
     notes: list[str],
 ) -> BaseGeometry | None:
-    """Return the area of interest in the scene's CRS."""
-    if aoi is None:
+    """Return an area in the scene's CRS.
+
+    Args:
+        area: As users give it.
+        role: What it is there for: ``"area of interest"`` or ``"focus area"``.
+        name: The scene's.
+        shape: (H, W) of the scene.
+        frame: (x, y) pixels of the scene → map coordinates.
+        crs: CRS of the frame, or None.
+        notes: Gets what the user should know.
+    """
+    if area is None:
         return None
-    what = "the area of interest"
-    if isinstance(aoi, BaseGeometry):
-        table = gpd.GeoSeries([aoi], crs=crs and crs.to_wkt())
-    elif isinstance(aoi, gpd.GeoDataFrame | gpd.GeoSeries):
-        table = aoi
+    what = _called(area, role)
+    if isinstance(area, BaseGeometry):
+        table = gpd.GeoSeries([area], crs=crs and crs.to_wkt())
+    elif isinstance(area, gpd.GeoDataFrame | gpd.GeoSeries):
+        table = area
     else:
-        what = str(aoi)
         try:
-            table = read_shapes(aoi)
+            table = read_shapes(area)
         except (RuntimeError, OSError, ValueError) as error:  # pyogrio's errors are RuntimeErrors
-            raise SceneError(f"{what} cannot be read as an area of interest: {error}.") from error
-    empty = f"{what} holds no polygon: give an area of interest with an area."
+            raise SceneError(f"{what} cannot be read as the {role}: {error}.") from error
+    empty = f"{what} holds no polygon: give the {role} as polygons with an area."
     if isinstance(table, gpd.GeoDataFrame) and table.active_geometry_name is None:
         raise SceneError(empty)
     shapes = getattr(table, "geometry", None)
@@ -502,7 +574,7 @@ def _read_aoi(
     except GEOSException as error:
         raise SceneError(f"{what} cannot be brought to the CRS of {name}: {error}.") from error
     if geometry.is_empty or not geometry.area > 0:
-        raise SceneError(f"The bounding box or area of interest lies outside {name}.")
+        raise SceneError(f"{name} lies outside {what}.")
     return geometry
 
 

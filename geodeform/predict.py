@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from geodeform.deform.coords import grid_to_pixels
@@ -34,6 +35,19 @@ _BATCH_BYTES = 128 << 20  # full-resolution pixels that a batch may hold
 _SORTED_WINDOWS = 64  # whole rows of about so many are sorted by size
 _MEAN_FLOATS = 1 << 20  # scores that are held at once where a window has several looks
 _MAX_READ_LEVEL = 5  # reads are decimated by at most 2⁵
+
+
+@dataclass(frozen=True)
+class View:
+    """The low-resolution view of a window.
+
+    Attributes:
+        pixels: (C, hd, wd) float32 values of 0…1.
+        valid: (hd, wd) where it shows data; None for everywhere.
+    """
+
+    pixels: NDArray[np.float32]
+    valid: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -59,12 +73,14 @@ class WindowPrediction:
         magnification: (h, w) float32 sampled pixels per scene pixel.
         earlier: Coarser looks at the same window, by which the scores are means, each look weighed
             by its number of samples.
+        valid: (hd, wd) where the window's low-resolution view shows data; None for everywhere.
     """
 
     reverse: ReverseMap
     probabilities: NDArray[np.float32]
     magnification: NDArray[np.float32]
     earlier: tuple[WindowPrediction, ...] = ()
+    valid: NDArray[np.bool_] | None = None
 
     @property
     def n_classes(self) -> int:
@@ -116,11 +132,13 @@ class Look:
         indices: The windows' numbers in the plan.
         grid: (B, h, w, 2) where each sample reads, on the model's device.
         levels: Image reads are decimated by 2^level.
+        valid: Where each view (hd, wd) shows data, None for everywhere; empty where nobody asks.
     """
 
     indices: list[int]
     grid: torch.Tensor
     levels: list[int]
+    valid: tuple[NDArray[np.bool_] | None, ...] = ()
 
 
 class WindowPredictor:
@@ -185,8 +203,9 @@ class WindowPredictor:
         waiting: deque[tuple[Look, Future[list[NDArray[np.float32]]], list[int]]] = deque()
         for number, batch in enumerate(batches):
             views = look_read.result()
-            kept = [i for i, view in zip(batch, views, strict=True) if view is not None]
-            look = self.look(kept, [view for view in views if view is not None])
+            seen = {i: view for i, view in zip(batch, views, strict=True) if view is not None}
+            look = self.look(list(seen), [view.pixels for view in seen.values()])
+            look = replace(look, valid=tuple(view.valid for view in seen.values()))
             images = self._reader.submit(self._read_images, look)
             if number + 1 < len(batches):
                 look_read = self._reader.submit(self._read_views, batches[number + 1])
@@ -207,7 +226,7 @@ class WindowPredictor:
         """Yield (index, where it would be sampled) batch after batch."""
         size = self.plan.window_size
         for batch, seen in self._views(batches):
-            look = self.look(list(seen), list(seen.values()))
+            look = self.look(list(seen), [view.pixels for view in seen.values()])
             samples = {
                 index: WindowSamples(
                     grid_to_pixels(grid, size).cpu().numpy(), magnified.cpu().numpy()
@@ -232,19 +251,33 @@ class WindowPredictor:
 
         Returns:
             For B windows (B, S, n_classes, gy, gx) as of
-            :meth:`geodeform.models.deform_segmenter.DeformSegmenter.expected_errors`.
+            :meth:`geodeform.models.deform_segmenter.DeformSegmenter.expected_errors`, but of pixels
+            with data: what a view is filled in with beyond its data is not mapped.
         """
         for _, seen in self._views(self.batches(indices)):
             if not seen:
                 continue
             with torch.inference_mode():
-                views = self._normalise(self._to_device(list(seen.values())))
+                views = self._normalise(self._to_device([view.pixels for view in seen.values()]))
                 shares = self.model.expected_errors(views, sizes)
+                cells = (shares.shape[-2], shares.shape[-1])
+                shares = shares * self._shares_with_data(list(seen.values()), cells)
             yield list(seen), shares.cpu().numpy()
 
-    def _views(
-        self, batches: list[list[int]]
-    ) -> Iterator[tuple[list[int], dict[int, NDArray[np.float32]]]]:
+    def _shares_with_data(self, views: list[View], cells: tuple[int, int]) -> torch.Tensor:
+        """How much of each cell (gy, gx) of B views has data, (B, 1, 1, gy, gx) or just 1."""
+        if all(view.valid is None for view in views):
+            return torch.ones((), device=self.device)
+        masks = [
+            np.ones(self.plan.low_res_size, np.float32)
+            if view.valid is None
+            else view.valid.astype(np.float32)
+            for view in views
+        ]
+        shares = F.adaptive_avg_pool2d(self._to_device(masks).unsqueeze(1), cells)
+        return shares.unsqueeze(1)
+
+    def _views(self, batches: list[list[int]]) -> Iterator[tuple[list[int], dict[int, View]]]:
         """Yield batches with the low-resolution views of their windows with data, reading ahead."""
         views = [self._reader.submit(self._read_views, batch) for batch in batches[:1]]
         for number, batch in enumerate(batches):
@@ -253,16 +286,17 @@ class WindowPredictor:
                 views.append(self._reader.submit(self._read_views, batches[number + 1]))
             yield batch, {index: view for index, view in read if view is not None}
 
-    def _read_views(self, indices: list[int]) -> list[NDArray[np.float32] | None]:
+    def _read_views(self, indices: list[int]) -> list[View | None]:
         """Low-resolution views, or None for windows without data."""
-        views: list[NDArray[np.float32] | None] = []
+        views: list[View | None] = []
         for index in indices:
             window = self.plan.scene_window(index)
             low_res = self.plan.low_res_size
             data, valid = self.scene.read(window, low_res)
             # A decimated mask may miss a lone valid pixel: only the full one proves emptiness.
             empty = not valid.any() and not self.scene.any_valid(window)
-            views.append(None if empty else self.plan.scaling.apply(data))
+            shown = None if valid.all() else valid
+            views.append(None if empty else View(self.plan.scaling.apply(data), shown))
         return views
 
     def look(self, indices: list[int], views: list[NDArray[np.float32]]) -> Look:
@@ -323,6 +357,7 @@ class WindowPredictor:
                     self._reverse_map(look.grid[k]),
                     probabilities[k].float().cpu().numpy(),
                     magnified[k].cpu().numpy(),
+                    valid=look.valid[k],
                 )
         for index in batch:
             yield index, predictions.get(index)

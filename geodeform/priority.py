@@ -39,6 +39,7 @@ class Priority:
         frame: (x, y) pixels of the region → map coordinates.
         crs: CRS of the frame, or None.
         area: In focus, in the CRS; None for none.
+        area_name: Name of the file that the area is from, if any.
         raster: File of weights ≥ 0, of any resolution and CRS; where it has no data an error counts
             1. None for none.
         classes: Names of the classes in focus.
@@ -47,6 +48,7 @@ class Priority:
     frame: Affine
     crs: CRS | None
     area: BaseGeometry | None = None
+    area_name: str = ""
     raster: Path | None = None
     classes: tuple[str, ...] = ()
 
@@ -74,7 +76,7 @@ class Priority:
         """What was asked for, in words."""
         said = []
         if self.area is not None:
-            said.append(f"an area counts {FOCUS_WEIGHT:g} times")
+            said.append(f"{self.area_name or 'an area'} counts {FOCUS_WEIGHT:g} times")
         if self.raster is not None:
             said.append(f"weights of {self.raster.name}")
         if self.classes:
@@ -96,21 +98,31 @@ class Priority:
                 all_touched=True,
             )  # fmt: skip
         if self.raster is not None:
-            found = np.full(shape, np.nan, np.float32)
-            values, place, crs = self._values
-            reproject(
-                values,
-                found,
-                src_transform=place,
-                src_crs=crs,
-                src_nodata=np.nan,
-                dst_transform=transform,
-                dst_crs=self.crs,
-                dst_nodata=np.nan,
-                resampling=Resampling.average,
-            )
+            found = self.raster_weights(window, shape)
             weights *= np.where(np.isfinite(found), found, 1)
         return weights
+
+    def raster_weights(self, window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """What the raster says of the cells (h, w) of a window, NaN where it has no data.
+
+        Args:
+            window: In pixels of the region.
+            shape: (h, w) cells.
+        """
+        found = np.full(shape, np.nan, np.float32)
+        values, place, crs = self._values
+        reproject(
+            values,
+            found,
+            src_transform=place,
+            src_crs=crs,
+            src_nodata=np.nan,
+            dst_transform=cells_transform(self.frame, window, shape),
+            dst_crs=self.crs,
+            dst_nodata=np.nan,
+            resampling=Resampling.average,
+        )
+        return found
 
     def of_classes(self, names: tuple[str, ...]) -> NDArray[np.float64]:
         """Weights (C,) of classes by name."""

@@ -68,7 +68,8 @@ class Refinement:
             self._sizes = dict.fromkeys(plan.active, first)
         else:
             empty = [index for index, kept in self._kept.items() if kept is None]
-            total = (len(plan.active) - len(empty)) * math.prod(plan.sample_size)
+            plan = plan.knowing_empty(empty)
+            total = plan.seen_windows * math.prod(plan.sample_size)
             spent = self._spent - sum(math.prod(self._sizes[index]) for index in empty)
             self._choose(run, (total - spent) / (self.steps - step + 1))
         fresh = [index for index in plan.active if index not in self._kept]
@@ -124,7 +125,8 @@ def _falls(
         for batch, errors in weighed_errors(predictor, list(seen), sizes):
             for index, row in zip(batch, errors, strict=True):
                 before, *after = row[np.searchsorted(totals, spent[index] + np.array([0, *counts]))]
-                falls[index] = np.array(after) / max(before, 1e-9)
+                # where no error counts, another look takes none away
+                falls[index] = np.array(after) / before if before > 0 else np.ones(len(after))
     return falls
 
 
@@ -191,9 +193,21 @@ def _doubt(run: Run, index: int, prediction: WindowPrediction) -> float:
     decided = prediction.probabilities.argmax(0)[None]
     wrong = weighed.sum(0) - np.take_along_axis(weighed, decided, 0)[0]  # h,w
     cells = cell_weights(run.plan, index, (_CELLS, _CELLS))
-    height, width = prediction.reverse.size
-    x, y = np.moveaxis(grid_to_pixels(prediction.reverse.grid, prediction.reverse.size), -1, 0)
-    row = (y * _CELLS / height).astype(np.intp).clip(0, _CELLS - 1)
-    column = (x * _CELLS / width).astype(np.intp).clip(0, _CELLS - 1)
+    wrong = wrong * cells[_cells_of_samples(prediction, cells.shape)]
+    if prediction.valid is not None:  # what samples stand for beyond the data is not mapped
+        wrong = wrong * prediction.valid[_cells_of_samples(prediction, prediction.valid.shape)]
     ground = 1 / prediction.magnification  # what a sample stands for
-    return float((wrong * cells[row, column] * ground).sum() / ground.sum())
+    return float((wrong * ground).sum() / ground.sum())
+
+
+def _cells_of_samples(
+    prediction: WindowPrediction, cells: tuple[int, ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Row and column of the cell (gy, gx) of a window that each sample (h, w) lies in."""
+    size = prediction.reverse.size
+    x, y = np.moveaxis(grid_to_pixels(prediction.reverse.grid, size), -1, 0)
+    row, column = (
+        (at * n / length).astype(np.intp).clip(0, n - 1)
+        for at, n, length in zip((y, x), cells, size, strict=True)
+    )
+    return row, column

@@ -98,9 +98,11 @@ def begin_run(
         _open_scene(source, network, bands, nodata) as scene,
     ):
         plan = plan_segmentation(scene, network.spec, **settings)
+        places = plan.sampler == "learned" and network.grid_net is None
         if plan.priority is not None and allocation == "even" and not followed:
-            _check_priority(plan.priority, plan.sampler, network)
-        yield Run(scene, network.eval(), target, plan).allocated(allocation)
+            _check_priority(plan.priority, places=places)
+        run = Run(scene, network.eval(), target, plan).allocated(allocation)
+        yield replace(run, plan=_heeded(run.plan, places=places, passes=followed))
 
 
 def check_allocation(allocation: str | None, network: DeformSegmenter) -> str:
@@ -125,13 +127,35 @@ def check_allocation(allocation: str | None, network: DeformSegmenter) -> str:
     return allocation
 
 
-def _check_priority(priority: Priority, sampler: str, network: DeformSegmenter) -> None:
-    """Check that samples inside windows can follow what the user wants more of."""
-    if priority.is_even or sampler != "learned" or network.grid_net is not None:
+def _check_priority(priority: Priority, *, places: bool) -> None:
+    """Check that an even allocation can follow all of it: only ``places``, inside windows."""
+    if priority.classes or not places:
         raise ConfigError(
             "Nothing can follow the focus or priority: a class needs the allocation 'need', an "
             "area or a raster needs that or a learned density."
         )
+
+
+def _heeded(plan: SegmentationPlan, *, places: bool, passes: bool) -> SegmentationPlan:
+    """The plan without what nothing in it follows of its priority, which a note says.
+
+    Args:
+        plan: Its budget shared out.
+        places: Whether samples inside windows move to places that count more.
+        passes: Whether later passes choose windows, as a refinement's do.
+    """
+    priority = plan.priority
+    several = plan.seen_windows > 1
+    if priority is None or (several and (passes or plan.sizes)):
+        return plan
+    kept, lost = None, priority
+    if places and not priority.is_even:
+        if not priority.classes:
+            return plan
+        kept, lost = replace(priority, classes=()), replace(priority, area=None, raster=None)
+    why = "Every window gets the same samples" if several else "Only one window is mapped"
+    note = f"{why}, so this has no effect: {lost.describe()}."
+    return replace(plan, priority=kept, notes=(*plan.notes, note))
 
 
 def _open_scene(
@@ -155,6 +179,8 @@ def run_tags(run: Run) -> dict[str, str]:
     """What every output says of itself."""
     scene, network, plan = run.scene, run.network, run.plan
     spec = network.spec
+    # tags are written before the windows: nobody may have looked yet which of them are empty
+    exact = plan.empty is not None or not scene.has_nodata
     return {
         "TIFFTAG_SOFTWARE": f"geodeform {version('geodeform')}",
         "TIFFTAG_DATETIME": datetime.datetime.now().strftime("%Y:%m:%d %H:%M:%S"),
@@ -167,7 +193,7 @@ def run_tags(run: Run) -> dict[str, str]:
         "budget": str(plan.budget),
         **{key: _as_tag(value) for key, value in plan.allocation().items()},
         "sampler": plan.sampler,
-        "sampled_share": f"{plan.share:.6f}",
+        "sampled_share" if exact else "sampled_share_at_most": f"{plan.share:.6f}",
         "window_px": f"{plan.window_size[0]}x{plan.window_size[1]}",
         "sample_size": plan.shown_size(),
         "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from planned_scenes import UTM, model_of_equal_needs, noise_scene, plan_of
+from shapely import unary_union
+from shapely.geometry import box
 
-from geodeform.allocation import allocate
+from geodeform.allocation import allocate, weighed_errors
 from geodeform.errors import ConfigError
+from geodeform.run import begin_run
 
 COSTS = np.array([64, 256, 1024, 4096])
 
@@ -85,3 +90,53 @@ def test_shapes_are_checked():
         allocate(np.zeros((2, 4)), COSTS[::-1], 10)
     with pytest.raises(ConfigError, match="not"):
         allocate(np.zeros((2, 3)), COSTS, 10)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of_equal_needs()
+
+
+def test_a_river_gets_the_budget_that_a_plain_would(model, tmp_path):
+    scene = noise_scene(tmp_path / "s.tif", 1024, 1500)
+    corners = [box(*UTM * (x, y + 4), *UTM * (x + 4, y)) for x in (0, 1496) for y in (0, 1020)]
+    # between the centres of cells of 128 px
+    river = unary_union([box(*UTM * (0, 370), *UTM * (1500, 340)), *corners])
+    plan = plan_of(scene, model, budget="48", aoi=river)
+    assert len(plan.active) > 1
+    even = len(plan.active) * math.prod(plan.sample_size)
+    assert 0.8 * even < plan.sampled_pixels <= even
+
+
+def test_errors_are_expected_of_data_only(model, tmp_path):
+    scene = noise_scene(tmp_path / "s.tif", 1024, 1536, data_until=1024 + 32)
+    with (
+        begin_run(
+            scene, model=model, device="cpu", bands=None, nodata=None, overlap=0.0,
+            allocation="even",
+        ) as run,
+        run.predictor() as predictor,
+    ):  # fmt: skip
+        expected = {
+            index: errors
+            for batch, found in weighed_errors(predictor, run.plan.active, [(32, 32), (64, 64)])
+            for index, errors in zip(batch, found, strict=True)
+        }
+    np.testing.assert_array_equal(expected[0], expected[1])
+    for partly in (2, 5):  # of two rows of three windows
+        np.testing.assert_allclose(expected[partly], expected[0] * 32 / 512, rtol=1e-6)
+    plan = plan_of(scene, model, overlap=0.0, budget="64")
+    assert max(plan.size_of(2), plan.size_of(5)) < (64, 64)
+    assert min(plan.size_of(k) for k in (0, 1, 3, 4)) == (64, 64)
+
+
+@pytest.mark.parametrize(("budget", "why"), [("16", "so few"), ("256", "so many")])
+def test_what_is_shared_out_evenly_is_called_so(model, tmp_path, budget, why):
+    scene = noise_scene(tmp_path / "s.tif", 600, 1024)
+    plan = plan_of(scene, model, budget=budget)
+    assert plan.sizes == ()
+    assert plan.way == "learned"
+    assert plan.allocation() == {"allocation": "even"}
+    assert f"Every window gets the same {plan.shown_size()} samples: " in plan.notes[-1]
+    assert why in plan.notes[-1]
+    assert plan_of(scene, model, budget="48").way == "learned by need"

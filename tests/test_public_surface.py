@@ -11,7 +11,8 @@ import geodeform
 PUBLIC = {
     "Budget", "ClassScheme", "DeformSegmenter", "DensityNet", "GeodeformError", "GridKernel",
     "ModelSpec", "Mosaic", "ReverseMap", "Scene", "SegmentationResult", "__version__",
-    "budget_curve", "budget_for_confidence", "budget_for_time", "demo_labels", "demo_scene", "density_map", "density_to_grid", "estimate",
+    "budget_curve", "budget_for_confidence", "budget_for_time", "demo_labels",
+    "demo_scene", "density_map", "density_to_grid", "estimate",
     "load_model", "plan_segmentation", "plan_windows", "polygonize", "read_spec", "sample_image",
     "sample_labels", "save_model", "segment_scene",
 }  # fmt: skip

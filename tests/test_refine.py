@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from evaluation_scenes import SHORE, demo_cut
 from needy_model import needy_model, without_error_net
 from rasterio.transform import Affine
 from scene_files import scene_file
+from shapely import unary_union
+from shapely.geometry import box
 
 import geodeform
 from geodeform.errors import ConfigError
 from geodeform.models.deform_segmenter import DeformSegmenter
-from geodeform.refine import Refinement
+from geodeform.refine import Refinement, _doubt, _falls
 from geodeform.run import begin_run
 
 
@@ -184,3 +187,40 @@ def test_refinement_follows_a_class(scene, model):
         _, (run, _), *_ = passes(scene, model, 4, focus_classes=[name])  # some windows of many
         sizes[name] = run.plan.sizes
     assert sizes["Water"] != sizes["Road"]
+
+
+def test_doubt_is_of_data_only(scene, model):
+    run, predictions = next(passes(scene, model, 1))
+    for index, prediction in predictions.items():
+        window = run.plan.windows[index]
+        assert (prediction.valid is None) == (max(window.row_off, window.col_off) >= 240)
+    index, partly = next((i, p) for i, p in predictions.items() if p.valid is not None)
+    everywhere = _doubt(run, index, replace(partly, valid=None))
+    beyond = _doubt(run, index, replace(partly, valid=~partly.valid))
+    ours = _doubt(run, index, partly)
+    assert 0 < ours < everywhere
+    assert ours + beyond == pytest.approx(everywhere)
+
+
+def test_a_river_is_sampled_again(scene, model):
+    model = needy_model(model)
+    model.spec = replace(model.spec, window_px=(256, 256), low_res_size=(16, 16))
+    corners = [box(3e5 + x, 2.8e6 - y, 3e5 + x + 4, 2.8e6 - y + 4) for x, y in ((0, 4), (696, 900))]
+    # beside the windows' middles
+    river = unary_union([box(3e5, 2.8e6 - 650, 3e5 + 700, 2.8e6 - 620), *corners])
+    *_, (run, _) = passes(scene, model, 1, aoi=river)
+    even = len(run.plan.active) * 64 * 64
+    assert 0.7 * even < run.plan.sampled_pixels <= even
+
+
+def test_where_no_error_counts_another_look_takes_none_away(scene, model, monkeypatch):
+    model = needy_model(model)
+    monkeypatch.setattr(
+        model, "expected_errors", lambda views, sizes: torch.zeros(len(views), len(sizes), 5, 2, 2)
+    )
+    for run, predictions in passes(scene, model, 1):
+        seen = {index: found for index, found in predictions.items() if found is not None}
+        falls = _falls(run, seen, [(32, 32), (64, 64)])
+        assert falls.keys() == seen.keys()
+        assert all(fall.tolist() == [1, 1] for fall in falls.values())
+        break
