@@ -68,7 +68,7 @@ class SceneMapper:
     def run(
         self,
         rasters: Mapping[str, Path],
-        tags: Mapping[str, str],
+        tags: dict[str, str],
         *,
         keep_samples: bool,
         progress: Callable[[int, int], None] | None,
@@ -78,7 +78,7 @@ class SceneMapper:
         Args:
             rasters: Where to write ``labels`` and, if named, ``confidence``, ``density`` and
                 ``trust``.
-            tags: Metadata of every raster.
+            tags: Metadata of every raster; what only the run can tell is set in it.
             keep_samples: Whether every sampled point is kept (in memory) for a vector file.
             progress: Called with (windows done, windows in all).
         """
@@ -150,8 +150,9 @@ class SceneMapper:
                 if progress is not None:
                     progress(done, len(plan.active))
             emit(final=True)
-        if plan.empty is None:
-            self.plan = plan.knowing_empty(empty)
+            if plan.empty is None:
+                self.plan = plan.knowing_empty(empty)
+                tags |= self.plan.share_tag
 
     def class_areas(self) -> tuple[ClassArea, ...]:
         """Pixels and area of every class of the scheme."""

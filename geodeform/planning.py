@@ -189,6 +189,11 @@ class SegmentationPlan:
         """Sampled pixels over the region's pixels; too high while empty windows are not known."""
         return self.sampled_pixels / (self.shape[0] * self.shape[1])
 
+    @property
+    def share_tag(self) -> dict[str, str]:
+        """:attr:`share` as a raster's tag, to be set once more when empty windows are known."""
+        return {"sampled_share": f"{self.share:.6f}"}
+
     def scene_window(self, index: int) -> Window:
         """Window ``index`` in scene pixels."""
         return self.to_scene(self.windows[index])

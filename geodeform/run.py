@@ -179,8 +179,6 @@ def run_tags(run: Run) -> dict[str, str]:
     """What every output says of itself."""
     scene, network, plan = run.scene, run.network, run.plan
     spec = network.spec
-    # tags are written before the windows: nobody may have looked yet which of them are empty
-    exact = plan.empty is not None or not scene.has_nodata
     return {
         "TIFFTAG_SOFTWARE": f"geodeform {version('geodeform')}",
         "TIFFTAG_DATETIME": datetime.datetime.now().strftime("%Y:%m:%d %H:%M:%S"),
@@ -193,7 +191,7 @@ def run_tags(run: Run) -> dict[str, str]:
         "budget": str(plan.budget),
         **{key: _as_tag(value) for key, value in plan.allocation().items()},
         "sampler": plan.sampler,
-        "sampled_share" if exact else "sampled_share_at_most": f"{plan.share:.6f}",
+        **plan.share_tag,
         "window_px": f"{plan.window_size[0]}x{plan.window_size[1]}",
         "sample_size": plan.shown_size(),
         "bands": f"{','.join(map(str, scene.bands))} ({scene.band_note})",

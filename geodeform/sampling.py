@@ -195,7 +195,7 @@ def density_map(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geodeform-")))
         raster = staged.get("density", scratch / "density.tif")
         points = SampledPoints(run.scene, run.plan) if samples else None
-        _walk(run, raster, points, progress)
+        plan = _walk(run, raster, points, progress)
         frame = None if points is None else points.frame()
         if frame is not None and "samples" in staged:
             write_points(frame, staged["samples"])
@@ -210,18 +210,21 @@ def density_map(
     return DensityMap(
         density=density,
         samples=frame,
-        plan=run.plan,
+        plan=plan,
         seconds=time.perf_counter() - start,
         device=describe_device(run.device),
         paths={kind: Path(path) for kind, path in wanted.items() if path is not None},
     )
 
 
-def _walk(run: Run, raster: Path, points: SampledPoints | None, progress: Progress | None) -> None:
-    """Place the samples of every window; write the density raster."""
-    plan = run.plan
+def _walk(
+    run: Run, raster: Path, points: SampledPoints | None, progress: Progress | None
+) -> SegmentationPlan:
+    """Place the samples of every window; write the density raster. The plan knows empty windows."""
+    plan, tags = run.plan, run_tags(run)
+    empty: list[int] = []
     with (
-        DensityField(run.scene, plan, raster, run_tags(run)) as density,
+        DensityField(run.scene, plan, raster, tags) as density,
         run.predictor() as predictor,
     ):
         known = 0
@@ -236,10 +239,16 @@ def _walk(run: Run, raster: Path, points: SampledPoints | None, progress: Progre
 
         for done, (index, samples) in enumerate(predictor.place(plan.active), 1):
             know(int(plan.windows[index].row_off))  # rows above are final now
-            if samples is not None:
+            if samples is None:
+                empty.append(index)
+            else:
                 density.feed(index, samples)
                 if points is not None:
                     points.add(index, samples)
             if progress is not None:
                 progress(done, len(plan.active))
         know(plan.shape[0])
+        if plan.empty is None:
+            plan = plan.knowing_empty(empty)
+            tags |= plan.share_tag
+    return plan

@@ -85,8 +85,9 @@ def test_a_priority_without_weights_in_what_is_mapped_is_an_error(scene, model, 
 def test_what_empty_windows_leave_over_is_said(model, tmp_path, allocation):
     scene, out = noise_scene(tmp_path / "s.tif", 600, 2000, data_until=900), tmp_path / "map.tif"
     result = geodeform.segment_scene(
-        scene, model=model, budget="1%", allocation=allocation, output=out, device="cpu"
-    )
+        scene, model=model, budget="1%", allocation=allocation, output=out, device="cpu",
+        confidence=tmp_path / "confidence.tif",
+    )  # fmt: skip
     windows = len(result.plan.active)
     assert 0 < result.facts.windows_skipped == len(result.plan.empty) < windows
     assert result.plan.share == result.facts.sampled_share < 0.008
@@ -98,11 +99,14 @@ def test_what_empty_windows_leave_over_is_said(model, tmp_path, allocation):
     )
     with rasterio.open(out) as raster:
         tags = raster.tags()
-    if allocation == "need":
-        assert float(tags["sampled_share"]) == pytest.approx(result.facts.sampled_share, abs=1e-6)
-    else:  # written before anybody looked at the windows
-        assert "sampled_share" not in tags
-        assert float(tags["sampled_share_at_most"]) > 1.5 * result.facts.sampled_share
+    assert float(tags["sampled_share"]) == pytest.approx(result.facts.sampled_share, abs=1e-6)
+    seen = geodeform.density_map(
+        scene, model=model, budget="1%", allocation=allocation, output=tmp_path / "density.tif"
+    )
+    assert seen.plan.share == result.plan.share
+    for name in ("density.tif", "confidence.tif"):
+        with rasterio.open(tmp_path / name) as raster:
+            assert raster.tags()["sampled_share"] == tags["sampled_share"]
 
 
 def test_a_scene_full_of_data_has_no_windows_to_skip(model, tmp_path):

@@ -81,7 +81,7 @@ class _CogWriter:
             raise ValueError(f"A raster needs at least one pixel each way, not {shape}.")
         self.shape = shape
         self._georeference = _georeference(transform, crs, gcps)
-        self._tags = dict(tags)
+        self._tags = tags  # as they are in the end: a run may have more to say then
         self._path = Path(path)
         self._outputs = OutputSet(overwrite=overwrite)
         self._dataset: Any = None
@@ -172,7 +172,6 @@ class _CogWriter:
             )
             for band, description in enumerate(self._bands, 1):
                 self._dataset.set_band_description(band, description)
-            self._dataset.update_tags(**self._tags)
             self._describe(self._dataset)
 
     def _describe(self, dataset: Any) -> None:
@@ -184,6 +183,7 @@ class _CogWriter:
 
     def _finish(self) -> None:
         with self._errors(), _unreferenced_is_fine(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+            self._dataset.update_tags(**self._tags)
             self._dataset.close()
             sidecar = self._sidecar()
             if sidecar is not None:
@@ -368,14 +368,13 @@ class DensityRasterWriter(_CogWriter):
         self._areas = pixel_areas_m2
         if pixel_areas_m2 is not None:
             self._bands = DENSITY_BANDS
-        meaning = {"density_meaning": "sampled pixels per source pixel"}
         super().__init__(
             path,
             shape=shape,
             transform=transform,
             crs=crs,
             gcps=gcps,
-            tags={**tags, **meaning},
+            tags=tags,
             overwrite=overwrite,
         )
 
@@ -393,6 +392,7 @@ class DensityRasterWriter(_CogWriter):
     def _describe(self, dataset: Any) -> None:
         for band, unit in enumerate(("samples per source pixel", "1/m²", "m")[: dataset.count], 1):
             dataset.set_band_unit(band, unit)
+        dataset.update_tags(density_meaning="sampled pixels per source pixel")
 
 
 def coarse_grid(
