@@ -131,7 +131,8 @@ def segment_scene(
             net (see :mod:`geodeform.allocation`). ``"need"`` if None where the model can.
         focus: Area that more of the budget goes to, given like ``aoi``: an error there counts
             :data:`geodeform.priority.FOCUS_WEIGHT` times.
-        focus_classes: Names of classes whose errors count so; the allocation follows them.
+        focus_classes: Names of classes whose errors count so: by need windows follow them, and
+            learned samples go to where a first look at the low-resolution view shows them.
         priority: Raster of weights ≥ 0, of any CRS and resolution: what an error counts where.
         output: Class raster to write (``.tif``). Without it nothing is written for the rasters and
             labels, confidence and density come back in memory.

@@ -313,9 +313,9 @@ class WindowPredictor:
             grid = uniform_grid(len(indices), size, device=self.device)
             return Look(indices, grid, [0] * len(indices))
         with torch.inference_mode():
-            grid = self.model.place(
-                self._normalise(self._to_device(views)), size, priority=self._priority(indices)
-            ).grid
+            low_res = self._normalise(self._to_device(views))
+            priority = self._priority(indices, low_res)
+            grid = self.model.place(low_res, size, priority=priority).grid
             levels = [0] * len(indices)
             if self.model.spec.sample_mode == "area":
                 # The mip level that the densest place needs is the finest worth reading.
@@ -323,13 +323,30 @@ class WindowPredictor:
                 levels = [min(max(math.floor(v), 0), _MAX_READ_LEVEL) for v in finest.tolist()]
         return Look(indices, grid, levels)
 
-    def _priority(self, indices: list[int]) -> torch.Tensor | None:
+    def _priority(self, indices: list[int], views: torch.Tensor) -> torch.Tensor | None:
         """Weights (B, 1, hd, wd) of the views' pixels; None where all count the same."""
-        plan = self.plan
-        if plan.priority is None or plan.priority.is_even:
+        plan, weights = self.plan, None
+        if plan.priority is None:
             return None
-        weights = [plan.priority.weights(plan.windows[k], plan.low_res_size) for k in indices]
-        return self._to_device(weights).unsqueeze(1)
+        if not plan.priority.is_even:
+            of_place = [plan.priority.weights(plan.windows[k], plan.low_res_size) for k in indices]
+            weights = self._to_device(of_place).unsqueeze(1)
+        if plan.priority.classes:
+            of_class = self._class_priority(views)
+            weights = of_class if weights is None else weights * of_class
+        return weights
+
+    def _class_priority(self, views: torch.Tensor) -> torch.Tensor:
+        """What an error counts in each place (B, 1, hd, wd), by the classes that a view shows.
+
+        The view is segmented as if it were the sampled image.
+        """
+        assert self.plan.priority is not None
+        counts = self.plan.priority.of_classes(self.model.spec.classes.names)
+        grid = uniform_grid(len(views), self.plan.low_res_size, device=self.device)
+        probabilities = self.model.segment(views, grid).softmax(1)
+        of_class = torch.from_numpy(counts).to(probabilities).view(1, -1, 1, 1)
+        return (of_class * probabilities).sum(1, keepdim=True)
 
     def _read_images(self, look: Look) -> list[NDArray[np.float32]]:
         images = []

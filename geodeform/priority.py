@@ -2,7 +2,7 @@
 
 An area (``--focus``), a raster of weights (``--priority``) and classes (``--focus-class``) say what
 an error counts. Windows with more weight get more of a scene's budget, and inside a window samples
-move to where the weight is.
+move to where the weight is: for classes, to where the low-resolution view shows them.
 """
 
 from __future__ import annotations

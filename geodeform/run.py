@@ -27,7 +27,6 @@ from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import load_model
 from geodeform.planning import SegmentationPlan, plan_segmentation
 from geodeform.predict import WindowPredictor
-from geodeform.priority import Priority
 
 PathLike = str | Path
 
@@ -99,8 +98,11 @@ def begin_run(
     ):
         plan = plan_segmentation(scene, network.spec, **settings)
         places = plan.sampler == "learned" and network.grid_net is None
-        if plan.priority is not None and allocation == "even" and not followed:
-            _check_priority(plan.priority, places=places)
+        if plan.priority is not None and not (places or allocation == "need" or followed):
+            raise ConfigError(
+                "Nothing can follow the focus or priority: it needs a learned density, or the "
+                "allocation 'need'."
+            )
         run = Run(scene, network.eval(), target, plan).allocated(allocation)
         yield replace(run, plan=_heeded(run.plan, places=places, passes=followed))
 
@@ -127,17 +129,8 @@ def check_allocation(allocation: str | None, network: DeformSegmenter) -> str:
     return allocation
 
 
-def _check_priority(priority: Priority, *, places: bool) -> None:
-    """Check that an even allocation can follow all of it: only ``places``, inside windows."""
-    if priority.classes or not places:
-        raise ConfigError(
-            "Nothing can follow the focus or priority: a class needs the allocation 'need', an "
-            "area or a raster needs that or a learned density."
-        )
-
-
 def _heeded(plan: SegmentationPlan, *, places: bool, passes: bool) -> SegmentationPlan:
-    """The plan without what nothing in it follows of its priority, which a note says.
+    """The plan without a priority where nothing follows it, which a note says.
 
     Args:
         plan: Its budget shared out.
@@ -146,16 +139,11 @@ def _heeded(plan: SegmentationPlan, *, places: bool, passes: bool) -> Segmentati
     """
     priority = plan.priority
     several = plan.seen_windows > 1
-    if priority is None or (several and (passes or plan.sizes)):
+    if priority is None or places or (several and (passes or plan.sizes)):
         return plan
-    kept, lost = None, priority
-    if places and not priority.is_even:
-        if not priority.classes:
-            return plan
-        kept, lost = replace(priority, classes=()), replace(priority, area=None, raster=None)
     why = "Every window gets the same samples" if several else "Only one window is mapped"
-    note = f"{why}, so this has no effect: {lost.describe()}."
-    return replace(plan, priority=kept, notes=(*plan.notes, note))
+    note = f"{why}, so this has no effect: {priority.describe()}."
+    return replace(plan, priority=None, notes=(*plan.notes, note))
 
 
 def _open_scene(

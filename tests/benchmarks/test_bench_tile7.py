@@ -225,6 +225,28 @@ def test_what_tells_right_from_wrong(
         assert min(aucs) > 0.5
 
 
+def test_focus_on_a_class(truth: xr.DataArray, path: Path, report: Callable[[str], None]) -> None:
+    """Samples on a class in focus over those without, and its IoU without and with."""
+    model = geodeform.load_model()
+    report("\nsamples on a class in focus over those without, and its IoU without and with")
+
+    def mapped(budget: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        result = geodeform.segment_scene(path, model=model, budget=budget, focus_classes=classes)
+        step = result.plan.density_factor
+        density = np.kron(result.density.to_numpy(), np.ones((step, step)))
+        density = density[: truth.shape[0], : truth.shape[1]]
+        on_class = [np.nanmean(density[truth.to_numpy() == k]) for k in range(5)]
+        return np.array(on_class), 100 * compare(truth, result.labels).iou()
+
+    for budget in ("0.4%", "1%"):
+        plain, iou = mapped(budget, ())
+        for k, name in enumerate(model.spec.classes.names):
+            there, reached = mapped(budget, (name,))
+            share = there[k] / plain[k]
+            report(f"{budget:>5} {name:>12} {share:5.2f} {iou[k]:6.1f} {reached[k]:6.1f}")
+            assert share > 1
+
+
 def test_focus(report: Callable[[str], None]) -> None:
     """How many times as many samples a square of 300 m of the packaged scene gets in focus."""
     scene = geodeform.demo_scene()
