@@ -302,8 +302,8 @@ def budgets(
         figure = plt.figure(figsize=(3.9 * len(kinds), 3.4), layout="constrained")
     if "agreement" in kinds and (table["sampler"] == "every pixel").any():
         first = table[table["agreement"].isna()].iloc[0]  # what the others are compared with
-        what = first["sampler"] if first["sampler"] == "every pixel" else first["budget"]
-        panels["agreement"] = ("Agreement", f"same class as {what} gives (%)", 100)
+        what = "every pixel" if first["sampler"] == "every pixel" else f"at {first['budget']}"
+        panels["agreement"] = ("Agreement", f"same class as {what} (%)", 100)
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
     named = set(table["sampler"])
     shares = 100 * np.sort(table["sampled_share"].to_numpy())
