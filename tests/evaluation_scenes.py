@@ -8,6 +8,7 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import rasterio
+import xarray as xr
 from PIL import Image
 from rasterio.features import rasterize
 from rasterio.windows import Window, transform
@@ -40,6 +41,11 @@ def demo_cut(window: Window) -> tuple[np.ndarray, np.ndarray]:
         dtype="uint8",
     )
     return pixels, labels
+
+
+def as_scene(pixels: np.ndarray) -> xr.DataArray:
+    """Pixels (H, W, C) as a scene in memory."""
+    return xr.DataArray(np.moveaxis(pixels, -1, 0), dims=("band", "y", "x"), name="cut")
 
 
 class Cuts(LabelledDataset):

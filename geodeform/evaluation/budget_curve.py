@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,15 +141,15 @@ def budget_curve(
     wanted = list(dict.fromkeys(Budget.parse(budget) for budget in budgets))
     if not wanted or (windows is not None and windows < 1):
         raise ConfigError("The curve needs at least one budget and one window.")
-    own = _Asked(spec.sampler, check_allocation(None, network), None)
-    even = _Asked("uniform", "even", None)
+    own = _Asked(spec.sampler, check_allocation(None, network), wanted[0])
+    even = _Asked("uniform", "even", wanted[0])
     settings |= {"bands": bands, "nodata": nodata}
     mapping = _Mapping(source, network, target, windows, settings)
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="geodeform-") as name:
         folder = Path(name)
-        plan = mapping.warm_up(replace(even, budget=wanted[0]), folder)
+        plan = mapping.warm_up(even, folder)
         if labels is not None:
             check_truth(labels, plan, spec.n_classes)
         every = replace(even, budget=None)
@@ -166,7 +166,7 @@ def budget_curve(
                 notes.append(made)
                 continue
             row, used = made
-            if one is not every:  # crops are of pixels, whatever was planned
+            if one.budget is not None:  # crops are of pixels, whatever was planned
                 notes += used.notes
             row["agreement"] = np.nan
             if number > 0:  # the first is what the others are compared with
@@ -200,7 +200,7 @@ class _Asked:
 
     @property
     def title(self) -> str:
-        if self.budget is None and self.sampler == "uniform":
+        if self.budget is None:
             return EVERY_PIXEL
         return self.sampler + (BY_NEED if self.allocation == "need" else "")
 
@@ -215,14 +215,12 @@ class _Mapping:
     windows: int | None
     settings: dict[str, Any]
 
-    @contextmanager
-    def begun(self, asked: _Asked) -> Iterator[Run]:
+    def begun(self, asked: _Asked) -> AbstractContextManager[Run]:
         """The run over the whole scene, its budget not yet shared out."""
-        with begin_run(
+        return begin_run(
             self.source, model=self.network, device=self.device, sampler=asked.sampler,
             budget=asked.budget or Budget("share", 1.0), allocation="even", **self.settings,
-        ) as run:  # fmt: skip
-            yield run
+        )  # fmt: skip
 
     def warm_up(self, asked: _Asked, folder: Path) -> SegmentationPlan:
         """Map one window, so that all is compiled, and return the plan of the whole scene."""

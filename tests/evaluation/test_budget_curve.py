@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from evaluation_scenes import SHORE, VILLAS, data_of, demo_cut
-from needy_model import needy_model
+from evaluation_scenes import SHORE, VILLAS, as_scene, data_of, demo_cut
+from needy_model import needy_model, without_error_net
 from rasterio.windows import Window
 
 import geodeform
@@ -26,10 +26,6 @@ from geodeform.models.deform_segmenter import DeformSegmenter
 @pytest.fixture(scope="module")
 def model() -> DeformSegmenter:
     return geodeform.load_model()
-
-
-def as_scene(pixels: np.ndarray) -> xr.DataArray:
-    return xr.DataArray(np.moveaxis(pixels, -1, 0), dims=("band", "y", "x"), name="cut")
 
 
 HOW = {"bands": (1, 2, 3), "gsd": 1.0}
@@ -155,6 +151,16 @@ def test_what_the_model_needs_is_what_is_drawn(model):
     needs = curve.table.set_index(["sampler", "budget"])["samples"]
     assert " to " in needs["learned by need", "64x64 a window"]
     assert " to " not in needs["uniform", "64x64 a window"]
+
+
+def test_a_model_of_even_samples_has_a_knee_of_its_own(model):
+    plain = DeformSegmenter(replace(model.spec, sampler="uniform", error_net=False))
+    plain.load_state_dict(without_error_net(model).state_dict())
+    scene = as_scene(demo_cut(VILLAS)[0])
+    curve = geodeform.budget_curve(scene, model=plain.eval(), budgets=["1%", "2%", "4%"], **HOW)
+    assert curve.own == "uniform"
+    assert set(curve.table["sampler"]) == {"every pixel", "uniform"}
+    assert curve.knee in set(curve.table[curve.table["sampler"] == "uniform"]["sampled_share"])
 
 
 def test_the_knee_is_where_the_curve_bends():

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import xarray as xr
-from evaluation_scenes import SHORE, VILLAS, data_of, demo_cut
+from evaluation_scenes import SHORE, VILLAS, as_scene, data_of, demo_cut
 from needy_model import needy_model
 from rasterio.transform import Affine
 from scene_files import scene_file
@@ -44,10 +43,6 @@ def scenes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     labels = labels.copy()
     labels[300:420, 100:260] = 255
     return {"villas": demo_cut(VILLAS), "shore": (pixels, labels)}
-
-
-def as_scene(pixels: np.ndarray) -> xr.DataArray:
-    return xr.DataArray(np.moveaxis(pixels, -1, 0), dims=("band", "y", "x"), name="cut")
 
 
 @pytest.mark.parametrize("sampler", ["learned", "uniform"])
