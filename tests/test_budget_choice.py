@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import xarray as xr
 from click.testing import CliRunner
-from evaluation_scenes import SHORE, demo_cut
+from evaluation_scenes import SHORE, as_scene, demo_cut
 
 import geodeform
 from geodeform import budget_choice
@@ -73,7 +71,7 @@ def test_time_for_everything_and_for_nothing(clock):
 
 
 def test_a_map_is_as_sure_as_was_asked():
-    scene = xr.DataArray(np.moveaxis(demo_cut(SHORE)[0], -1, 0), dims=("band", "y", "x"))
+    scene = as_scene(demo_cut(SHORE)[0])
     model, how = geodeform.load_model(), {"bands": (1, 2, 3), "gsd": 1.0}
 
     def reached(budget):  # one window, so that a few windows are all

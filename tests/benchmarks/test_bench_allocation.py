@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import xarray as xr
+from evaluation_scenes import as_scene
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -61,16 +61,12 @@ class Measured:
     sizes: list[tuple[int, int]]
 
 
-def scene_of(image: NDArray[np.uint8]) -> xr.DataArray:
-    return xr.DataArray(np.moveaxis(image, 2, 0), dims=("band", "y", "x"))
-
-
 def measure(
     model: geodeform.DeformSegmenter, image: NDArray[np.uint8], labels: NDArray[np.uint8]
 ) -> Measured:
     with (
         runs.begin_run(
-            scene_of(image), model=model, device="cpu", bands=None, nodata=None, allocation="even"
+            as_scene(image), model=model, device="cpu", bands=None, nodata=None, allocation="even"
         ) as run,
         run.predictor() as predictor,
     ):
@@ -216,7 +212,7 @@ def test_what_shares_out_a_budget(
                 chooser = partial(choose, errors=errors, sizes=held_out.sizes)
                 monkeypatch.setattr(runs, "allocate_windows", chooser)
                 result = geodeform.segment_scene(
-                    scene_of(tile7.image), model=model, budget=budget, allocation="need"
+                    as_scene(tile7.image), model=model, budget=budget, allocation="need"
                 )
                 confusion = Confusion(len(model.spec.classes))
                 confusion.add(tile7.labels, result.labels.to_numpy())

@@ -11,26 +11,21 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import xarray as xr
+from evaluation_scenes import as_scene
 from torch import nn
 
 import geodeform
 from geodeform import run as runs
 from geodeform.evaluation.metrics import Confusion
 from geodeform.models.deform_segmenter import DeformSegmenter
-from geodeform.training.datasets.base import LabelledScene
 from geodeform.training.datasets.dubai import DubaiScenes
 
 pytestmark = pytest.mark.benchmark
 
 TRAINING = ("1", "2", "3", "5", "6", "8")
-
-
-def scene_of(labelled: LabelledScene) -> xr.DataArray:
-    return xr.DataArray(np.moveaxis(labelled.image, 2, 0), dims=("band", "y", "x"))
 
 
 def with_own_statistics(
@@ -72,13 +67,17 @@ def test_statistics_of_each_size(
     logging.getLogger("geodeform").setLevel(logging.ERROR)
     dataset, model = DubaiScenes(shared_data / "dubai"), geodeform.load_model().eval()
     tile7 = dataset.load("7")
-    scenes = [scene_of(dataset.load(tile)) for tile in TRAINING]
+    scenes = [as_scene(dataset.load(tile).image) for tile in TRAINING]
     report(f"\nTile 7, {sampler} evenly: mIoU with the model's statistics, with those of the size")
     for side in (48, 64, 96, 128, 192, 256):
         shown = []
         for one in (model, with_own_statistics(model, scenes, (side, side), sampler)):
             result = geodeform.segment_scene(
-                scene_of(tile7), model=one, budget=str(side), sampler=sampler, allocation="even"
+                as_scene(tile7.image),
+                model=one,
+                budget=str(side),
+                sampler=sampler,
+                allocation="even",
             )
             confusion = Confusion(len(model.spec.classes))
             confusion.add(tile7.labels, result.labels.to_numpy())
