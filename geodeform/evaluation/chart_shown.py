@@ -166,7 +166,7 @@ def samples(cell: Cell) -> float:
 
 def time_per_megapixel(cell: Cell) -> float:
     """Seconds for a megapixel of the scene, by the cell's clock."""
-    return cell.clocked_seconds_per_megapixel
+    return cell.clocked()
 
 
 def gflop_per_megapixel(cell: Cell) -> float:
@@ -295,13 +295,12 @@ def sure_words(where: str, differences: Sequence[Difference]) -> str:
     if few:
         said.append(f"{few} of {len(differences)} {_has(few)} too few seeds to say")
     if enough:
-        above = sum(d.low > 0 for d in enough)
-        below = sum(d.high < 0 for d in enough)
+        above = sum(d.sure and d.low > 0 for d in enough)
+        below = sum(d.sure and d.high < 0 for d in enough)
         n = len(enough)
         said.append(
             f"{above} of {'the other ' if few else ''}{n} interval{'s' * (n > 1)} "
-            f"{'lies' if above == 1 else 'lie'} above 0, {below} below, and {n - above - below} "
-            f"{'holds' if n - above - below == 1 else 'hold'} it"
+            f"{'lies' if above == 1 else 'lie'} above 0, {below} below, {n - above - below} neither"
         )
     return f"At {where}, without oracles, {'; '.join(said)}." if said else ""
 

@@ -100,10 +100,9 @@ class Cell:
         gpu = any(one.cost.device_memory_bytes is not None for one in self.evaluations)
         return "wall-clock" if gpu else "processor"
 
-    @property
-    def clocked_seconds_per_megapixel(self) -> float:
-        """Time for a million pixels of the scene, by :attr:`clock`."""
-        if self.clock == "processor":
+    def clocked(self, clock: Clock | None = None) -> float:
+        """Seconds for a million pixels of the scene, by a clock; :attr:`clock` unless given."""
+        if (clock or self.clock) == "processor":
             return self.cpu_seconds_per_megapixel
         return self.seconds_per_megapixel
 
@@ -141,11 +140,14 @@ class Difference:
         values: Of each seed that both have, in shares of 1.
         low: Lower end of the interval.
         high: Upper end.
+        end_error: Standard error of both ends that comes from drawing so many resamples and no
+            more: another generator would put them elsewhere by that.
     """
 
     values: tuple[float, ...]
     low: float
     high: float
+    end_error: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -154,8 +156,13 @@ class Difference:
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves out 0, and rests on enough seeds to say so."""
-        return len(self.values) >= FEWEST_SEEDS and (self.low > 0 or self.high < 0)
+        """Whether the interval leaves out 0, whatever was drawn, and rests on enough seeds.
+
+        An end that lies within twice its own error of 0 says nothing: the generator's seed would
+        decide.
+        """
+        beside = max(self.low, -self.high)  # how far 0 lies outside
+        return len(self.values) >= FEWEST_SEEDS and beside > 2 * self.end_error
 
 
 @dataclass(frozen=True)
@@ -163,10 +170,10 @@ class EqualTime:
     """A method against the baseline with the budget that takes the same time.
 
     Attributes:
-        seconds_per_megapixel: Of the method, by :attr:`Cell.clock`.
-        samples: Samples of a window that the baseline affords in that time, interpolated.
-        beyond: Whether the baseline was not evaluated at that time, so that its nearest budget
-            stands for it.
+        seconds_per_megapixel: Of the method, by the clock that was asked for.
+        samples: Samples of a window that serve the baseline best in that time, interpolated.
+        beyond: Whether that time is outside the baseline's, so that the best of its budgets below,
+            or its smallest one, stands for it.
         difference: Of the method from the baseline there, its mIoU interpolated linearly over the
             logarithm of time.
     """
@@ -222,7 +229,7 @@ class Comparison:
                     complete[method, budget] = whole
         # tables, charts and text ask for the same differences, each a bootstrap
         self._differences: dict[CellKey, Difference | None] = {}
-        self._at_equal_time: dict[CellKey, EqualTime | None] = {}
+        self._at_equal_time: dict[tuple[str, Size | None, Clock | None], EqualTime | None] = {}
         # Of one run or of none: times of different runs do not compare.
         self.timed = bool(times) and complete.keys() <= (times or {}).keys()
         for (method, budget), whole in complete.items():
@@ -264,37 +271,53 @@ class Comparison:
             return None
         return paired_difference(ours, [(1.0, base)], self.experiment.block_items)
 
-    def at_equal_time(self, method: str, budget: Size | None) -> EqualTime | None:
-        """A method's difference from the baseline at equal time.
+    def at_equal_time(
+        self, method: str, budget: Size | None, clock: Clock | None = None
+    ) -> EqualTime | None:
+        """A method's difference from the best that the baseline reaches in the same time.
 
-        None where a side is missing, or where the methods were not timed beside each other.
+        Nobody has to spend all of the time: where the baseline gets worse with more samples, it is
+        taken at fewer. (Else a method would gain by being slow.) The choice is by the figures that
+        are compared, so it favours the baseline a little.
+
+        Args:
+            method: Name of the method.
+            budget: Samples of a window; None where every pixel is seen.
+            clock: The time that is equal, :attr:`Cell.clock` unless given.
+
+        Returns:
+            None where a side is missing, or where the methods were not timed beside each other.
         """
-        key = method, budget
+        key = method, budget, clock
         if key not in self._at_equal_time:
-            self._at_equal_time[key] = self._equal_time(method, budget)
+            self._at_equal_time[key] = self._equal_time(method, budget, clock)
         return self._at_equal_time[key]
 
-    def _equal_time(self, method: str, budget: Size | None) -> EqualTime | None:
+    def _equal_time(
+        self, method: str, budget: Size | None, clock: Clock | None
+    ) -> EqualTime | None:
         ours, base = self.cell(method, budget), self._baseline_budgets
         if ours is None or not base or not self.timed:
             return None
+        spent = ours.clocked(clock)
         # More samples take longer: what says otherwise is chance.
-        times = np.log(np.maximum.accumulate([cell.clocked_seconds_per_megapixel for cell in base]))
-        wanted = math.log(ours.clocked_seconds_per_megapixel)
+        times = np.log(np.maximum.accumulate([cell.clocked(clock) for cell in base]))
+        wanted = math.log(spent)
         upper = int(np.searchsorted(times, wanted))
-        if upper in (0, len(base)):
-            near = min(upper, len(base) - 1)
-            parts, beyond = [(1.0, base[near])], abs(wanted - times[near]) > 1e-9
-        else:
+        # The curve is straight between budgets, so its highest point is one of them or its end.
+        choices = [[(1.0, cell)] for cell in base[: max(upper, 1)]]
+        beyond = upper in (0, len(base)) and abs(wanted - times[min(upper, len(base) - 1)]) > 1e-9
+        if 0 < upper < len(base):
             share = float((wanted - times[upper - 1]) / (times[upper] - times[upper - 1]))
-            parts, beyond = [(1 - share, base[upper - 1]), (share, base[upper])], False
+            choices.append([(1 - share, base[upper - 1]), (share, base[upper])])
+        parts = max(choices, key=lambda one: sum(w * cell.miou.mean for w, cell in one))
         difference = paired_difference(ours, parts, self.experiment.block_items)
         if difference is None:
             return None
         samples = math.exp(
             sum(weight * math.log(math.prod(cell.budget or (1,))) for weight, cell in parts)
         )
-        return EqualTime(ours.clocked_seconds_per_megapixel, samples, beyond, difference)
+        return EqualTime(spent, samples, bool(beyond), difference)
 
     @cached_property
     def _baseline_budgets(self) -> list[Cell]:
@@ -361,9 +384,12 @@ def paired_difference(
         _resampled(counts, rng, min(_CHUNK, RESAMPLES - start))
         for start in range(0, RESAMPLES, _CHUNK)
     ]
-    half = _half_width(float(np.nanvar(np.concatenate(means))), values)
+    of_blocks = float(np.nanvar(np.concatenate(means)))
+    half = _half_width(of_blocks, values)
+    # the variance of R draws is known to a share of sqrt(2 / R), of which its root has half
+    more = _half_width(of_blocks * (1 + math.sqrt(2 / RESAMPLES)), values)
     mean = float(values.mean())
-    return Difference(tuple(values.tolist()), mean - half, mean + half)
+    return Difference(tuple(values.tolist()), mean - half, mean + half, abs(more - half))
 
 
 def _half_width(of_blocks: float, values: NDArray[np.float64]) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geodeform.config import Size
-from geodeform.evaluation.comparison import LEVEL, RESAMPLES, Cell, Difference
+from geodeform.evaluation.comparison import LEVEL, RESAMPLES, Cell, Difference, EqualTime
 from geodeform.evaluation.comparison_tables import (
     MAPS,
     Findings,
@@ -129,7 +129,6 @@ def _cell(found: Findings, cell: Cell) -> dict[str, Any]:
         **other_figures(one.soft.trimap.widths),
         **{name: _cost(name) for name in _AMOUNTS},
     }
-    timed = found.at_equal_time(cell.method, cell.budget)
     return {
         "method": cell.method,
         "title": found.experiment.methods[cell.method].title,
@@ -151,20 +150,27 @@ def _cell(found: Findings, cell: Cell) -> dict[str, Any]:
         "processor_seconds_per_megapixel": cell.cpu_seconds_per_megapixel,
         "clock": cell.clock,
         "difference": _difference(found.difference(cell.method, cell.budget)),
-        "equal_time": None
-        if timed is None
-        else {
-            "seconds_per_megapixel": timed.seconds_per_megapixel,
-            "samples": timed.samples,
-            "beyond": bool(timed.beyond),
-            "difference": _difference(timed.difference),
-        },
+        "equal_time": _equal_time(found.at_equal_time(cell.method, cell.budget)),
+        "equal_wall_clock": _equal_time(
+            found.at_equal_time(cell.method, cell.budget, "wall-clock")
+        ),
         "equal_accuracy": found.equal_accuracy(cell),
     }
 
 
 def _cost(name: str) -> Any:
     return lambda one: float(getattr(one.cost, name))
+
+
+def _equal_time(one: EqualTime | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "seconds_per_megapixel": one.seconds_per_megapixel,
+        "samples": one.samples,
+        "beyond": one.beyond,
+        "difference": _difference(one.difference),
+    }
 
 
 def _difference(one: Difference | None) -> dict[str, Any] | None:

@@ -341,12 +341,12 @@ def _count(found: Findings) -> str:
                 "too few seeds to say"
             )
         if enough:
-            above = sum(one.low > 0 for one in enough)
-            below = sum(one.high < 0 for one in enough)
+            above = sum(one.sure and one.low > 0 for one in enough)
+            below = sum(one.sure and one.high < 0 for one in enough)
             of = f"the other {len(enough)}" if few else _counted(len(enough), "difference")
             parts.append(
                 f"{above} of {of} lie above 0 with their whole interval, {below} below, "
-                f"{len(enough) - above - below} hold 0"
+                f"{len(enough) - above - below} neither"
             )
         if parts:
             said.append(f"at equal {where}, {', and '.join(parts)}")
@@ -373,9 +373,9 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
         timed = found.at_equal_time(best.method, budget)
         if timed is not None:
             where = (
-                f"beyond the baseline's budgets, the nearest of them, {timed.samples:,.0f} samples"
+                f"outside the baseline's own, which is taken at {timed.samples:,.0f} samples"
                 if timed.beyond
-                else f"{timed.samples:,.0f} samples of the baseline"
+                else f"where the baseline is best with {timed.samples:,.0f} samples"
             )
             said.append(f"At equal time ({where}): {_verdict(timed.difference)}.")
         ratio = found.equal_accuracy(best)
@@ -421,7 +421,8 @@ def _verdict(difference: Difference) -> str:
     if len(difference.values) < FEWEST_SEEDS:
         return f"{_short(difference)}, too few seeds to say"
     if not difference.sure:
-        return f"{_short(difference)}, an interval that holds 0, so no difference is shown"
+        what = "holds 0" if difference.low <= 0 <= difference.high else "ends as good as at 0"
+        return f"{_short(difference)}, an interval that {what}, so no difference is shown"
     return f"{_short(difference)}, {'better' if difference.low > 0 else 'worse'}"
 
 
@@ -445,16 +446,17 @@ def _timing(found: Findings) -> list[Part]:
     if not found.comparison.timed:
         return [Paragraph(UNTIMED)]
     said = times_note(found)
-    curve = [c for c in found.comparison.curve(found.experiment.baseline) if c.budget is not None]
-    falls = sum(
-        a.clocked_seconds_per_megapixel > b.clocked_seconds_per_megapixel
-        for a, b in pairwise(curve)
-    )
+    falls, steps, noisy = 0, 0, []
+    for name in found.methods:
+        curve = [c for c in found.comparison.curve(name) if c.budget is not None]
+        down = sum(a.clocked() > b.clocked() for a, b in pairwise(curve))
+        steps, falls = steps + max(len(curve) - 1, 0), falls + down
+        noisy += [found.title(name)] if down else []
     if falls:
         said += (
-            f" They are noisy: in {falls} of {len(curve) - 1} steps to the baseline's next larger "
-            f"budget its {found.clock} time falls. Read what is said of equal time with that in "
-            "mind."
+            f" They are noisy: in {falls} of {steps} steps to a method's next larger budget "
+            f"{found.clock} time falls ({', '.join(noisy)}). Read what is said of equal time with "
+            "that in mind."
         )
     return [Paragraph(said)]
 
@@ -530,8 +532,11 @@ def _sureness(found: Findings) -> list[str]:
         said.append("\u00b1 after a mean is the sample standard deviation over the seeds.")
     if found.comparison.timed:
         said.append(
-            f"Equal time: the baseline's mIoU, interpolated over the logarithm of its {found.clock}"
-            " time, of which the longest up to each budget counts: more samples take longer."
+            "Equal time: the highest mIoU of the baseline within that time, interpolated over the "
+            "logarithm of its own, of which the longest up to each budget counts: more samples "
+            "take longer. Where it gets worse with more samples it is taken at fewer; the choice "
+            "is by the figures compared, so it favours the baseline a little. Said and drawn is "
+            f"{found.clock} time."
         )
     said.append(
         "Same mIoU: the baseline's mean mIoU, interpolated over the logarithm of its samples; said "

@@ -231,6 +231,26 @@ def test_the_interval_covers_what_it_says():
     assert 0.90 < np.mean(held) < 0.97
 
 
+def test_an_end_that_the_draw_decides_is_not_sure(tmp_path, monkeypatch):
+    difference = Difference((0.1, 0.1, 0.1), low=0.001, high=0.2, end_error=0.0006)
+    assert not difference.sure
+    assert replace(difference, end_error=0.0004).sure
+    assert replace(difference, low=-0.2, high=-0.001, end_error=0.0004).sure
+    assert not replace(difference, low=-0.2, high=-0.001).sure
+
+    # and that error is what other generators give
+    experiment = an_experiment(tmp_path)
+    comparison = Comparison(experiment, results_of(experiment, SKILLS, SECONDS))
+    said = comparison.difference("joint", SMALL).end_error
+    one, default = comparison.cell("joint", SMALL), np.random.default_rng
+    lows = []
+    for seed in range(30):
+        monkeypatch.setattr(np.random, "default_rng", lambda _, seed=seed: default(seed))
+        base = [(1.0, comparison.cell("uniform", SMALL))]
+        lows.append(paired_difference(one, base).low)
+    assert 0.6 < np.std(lows, ddof=1) / said < 1.6
+
+
 def test_frames_of_a_video_are_drawn_together(tmp_path):
     assert comparison_module._blocks(["a", "b", "b", "c", "d"], 2).tolist() == [0, 0, 0, 1, 1]
     assert comparison_module._blocks(["a", "b", "b"], 1).tolist() == [0, 1, 2]
@@ -308,6 +328,34 @@ def test_noise_does_not_turn_the_baselines_times_around(tmp_path):
     assert found.samples == pytest.approx(256)
 
 
+def test_the_baseline_need_not_spend_all_of_the_time(tmp_path):
+    """Where more samples make it worse, a method does not gain by being slow."""
+    experiment = an_experiment(tmp_path)
+    falling = {**SKILLS, ("uniform", SMALL): SKILLS["uniform", LARGE],
+               ("uniform", LARGE): SKILLS["uniform", SMALL]}  # fmt: skip
+    comparison = Comparison(experiment, results_of(experiment, falling, SECONDS), times_of(SECONDS))
+    best = np.array(comparison.cell("uniform", SMALL).miou.values)
+    assert best.mean() > comparison.cell("uniform", LARGE).miou.mean
+    for budget in (SMALL, LARGE):  # inside the baseline's times, and beyond them
+        ours = np.array(comparison.cell("joint", budget).miou.values)
+        found = comparison.at_equal_time("joint", budget)
+        assert found.difference.values == pytest.approx(tuple(ours - best))
+        assert found.samples == pytest.approx(256)
+        assert found.beyond == (budget == LARGE)
+
+
+def test_time_is_equal_by_the_clock_that_is_asked_for(tmp_path):
+    experiment = an_experiment(tmp_path)
+    results = results_of(experiment, SKILLS, SECONDS)
+    times = times_of(SECONDS)
+    times["joint", SMALL] = Times(seconds=10.0, cpu_seconds=2.0)  # on the wall, as uniform's 1 s
+    comparison = Comparison(experiment, results, times)
+    by_wall = comparison.at_equal_time("joint", SMALL, "wall-clock")
+    assert by_wall.samples == pytest.approx(256)
+    assert by_wall.seconds_per_megapixel == 10.0
+    assert comparison.at_equal_time("joint", SMALL).samples == pytest.approx(512)
+
+
 def test_a_gpus_time_is_that_of_the_wall(tmp_path):
     experiment = an_experiment(tmp_path)
     results = {
@@ -316,7 +364,7 @@ def test_a_gpus_time_is_that_of_the_wall(tmp_path):
     }
     cell = Comparison(experiment, results, times_of(SECONDS)).cell("joint", SMALL)
     assert cell.clock == "wall-clock"
-    assert cell.clocked_seconds_per_megapixel == 20.0
+    assert cell.clocked() == 20.0
 
 
 def test_equal_accuracy_is_a_share_of_the_baselines_pixels(tmp_path):
