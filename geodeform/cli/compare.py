@@ -108,6 +108,7 @@ def command(
         raise GeodeformError(
             f"Comparing needs '{error.name}': pip install 'geodeform[train]'."
         ) from error
+    from geodeform.device import resolve_device
     from geodeform.evaluation.experiment import read_experiment
     from geodeform.training.datasets.base import DatasetOptions
     from geodeform.training.datasets.registry import open_dataset
@@ -134,6 +135,8 @@ def command(
     failures: list[str] = []
     left = 0
     if not partial:
+        for name in chosen:
+            resolve_device(name)  # else each network would find out in a process of its own
         left = sum(not work.is_done() for work in works)
         if not quiet:
             click.echo(f"{len(works)} networks, {left} of them to be worked on.", err=True)

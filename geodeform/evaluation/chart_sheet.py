@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedLocator, LogLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from geodeform.evaluation.chart_shown import Look
@@ -29,8 +29,11 @@ WIDTH = 7.0
 EDGE = 0.06
 """Free at the edge of a page, inches."""
 
-LEFT = 0.5
-"""For the numbers and the name of a vertical axis, inches."""
+LEFT = 0.64
+"""For the numbers of a vertical axis, up to six characters, and its name, inches."""
+
+RIGHT = 0.18
+"""Free at the right of axes, for half of the number at their end, inches."""
 
 BELOW = 0.42
 """For those of a horizontal one, inches."""
@@ -58,6 +61,8 @@ PALE = "#E6E6E6"
 
 _LINE = 0.122  # a line of text, inches
 _TITLE = 8.0  # points
+_CLEAR = 0.03  # at either side of a number, inches
+_NARROW = 10.0  # largest over smallest value of a logarithmic axis with evenly spaced numbers
 
 
 class Sheet:
@@ -153,7 +158,7 @@ class Grid:
         n: int,
         left: float,
         height: float,
-        right: float = EDGE + 0.05,
+        right: float = RIGHT,
         *,
         gap: float = 0.14,
         across: int = ACROSS,
@@ -262,29 +267,56 @@ def limit_y(axes: Axes, values: Iterable[Summary]) -> None:
     pale_grid(axes, "y")
 
 
-def fixed_ticks(axes: Axes, names: dict[float, str], width: float) -> None:
-    """Ticks at values, named in this order as far as an axis of a width in inches has room."""
+def fixed_ticks(axes: Axes, names: dict[float, str], width: float, *, lines: int = 1) -> None:
+    """Ticks at values, named in this order as far as there is room.
+
+    Args:
+        axes: With limits that stay.
+        names: Value → its name.
+        width: Of the axes, inches.
+        lines: Of names under each other; what has no room in one goes to the next.
+    """
+    kept: dict[float, str] = {}
+    for line in range(lines):
+        rest = {value: name for value, name in names.items() if value not in kept}
+        found = _fitting(axes, rest, width)
+        kept |= {value: "\n" * line + name for value, name in found.items()}
+    axes.xaxis.set_major_locator(FixedLocator(sorted(names)))
+    axes.xaxis.set_major_formatter(lambda value, _: kept.get(value, ""))
+    axes.minorticks_off()
+
+
+def log_ticks(axes: Axes, width: float) -> None:
+    """Round numbers on a logarithmic axis of a width in inches, as many as can all be named."""
+    low, high = axes.get_xlim()
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [
+        [float(f"{factor}e{power}") for power in powers for factor in factors]
+        for factors in ((1, 2, 5), (1,))
+    ]
+    if high / low < _NARROW:  # few powers of ten and their doubles, so evenly spaced ones
+        locators = [MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]) for count in range(8, 0, -1)]
+        choices = [list(one.tick_values(low, high)) for one in locators]
+    for values in choices:
+        names = {value: f"{value:g}" for value in values if low <= value <= high}
+        if _fitting(axes, names, width).keys() == names.keys():
+            break
+    fixed_ticks(axes, names, width)
+
+
+def _fitting(axes: Axes, names: dict[float, str], width: float) -> dict[float, str]:
+    """Of names at values of the horizontal axis those that keep clear of all before them."""
     low, high = axes.get_xlim()
     scale = np.log if axes.get_xscale() == "log" else np.asarray
     a, b = float(scale(low)), float(scale(high))
     kept: dict[float, str] = {}
     taken: list[tuple[float, float]] = []
     for value, name in names.items():
-        at, half = (float(scale(value)) - a) / (b - a) * width, text_width(name) / 2 + 0.03
+        at, half = (float(scale(value)) - a) / (b - a) * width, text_width(name) / 2 + _CLEAR
         if all(at + half <= left or at - half >= right for left, right in taken):
             kept[value] = name
             taken.append((at - half, at + half))
-    axes.xaxis.set_major_locator(FixedLocator(sorted(names)))
-    axes.xaxis.set_major_formatter(lambda value, _: kept.get(value, ""))
-    axes.minorticks_off()
-
-
-def log_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Few numbers on a logarithmic axis."""
-    wide = max(values) / min(values) > 30
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.minorticks_off()
+    return kept
 
 
 def ratio_ticks(axes: Axes, width: float) -> None:

@@ -25,6 +25,7 @@ from geodeform.evaluation.chart_sheet import (
     LEFT,
     NAMES,
     PALE,
+    RIGHT,
     SMALL,
     WIDTH,
     Grid,
@@ -126,10 +127,10 @@ def _cost_curves(shown: Shown) -> Panel | None:
         return None
     cells = {look.name: shown.comparison.curve(look.name) for look in shown.looks}
     high, low = (max(least, names_height(shown.looks)) for least in (2.5, 2.1))
-    below = ABOVE + high + BELOW + 0.1 + ABOVE
+    below = ABOVE + high + BELOW + 0.16 + ABOVE  # sizes have two lines
     sheet = Sheet(below + low + BELOW)
     right = WIDTH - LEADER - NAMES - EDGE
-    half = (right - LEFT - 0.15) / 2
+    half = (right - LEFT - 2 * RIGHT) / 2
     clock = shown.found.clock
     for left, top, width, height, title, unit, cost in (
         (LEFT, ABOVE, right - LEFT, high, "Samples", "samples a window", samples),
@@ -152,9 +153,9 @@ def _cost_curves(shown: Shown) -> Panel | None:
         if cost is samples:
             sizes = [*shown.budgets, *(c.budget for c in shown.cells() if c.budget is not None)]
             values = {float(math.prod(size)): shown_size(size) for size in sizes}
-            fixed_ticks(axes, values, width)
+            fixed_ticks(axes, values, width, lines=2)
         else:
-            log_ticks(axes, [cost(cell) for cell in shown.cells()])
+            log_ticks(axes, width)
         if left == LEFT:
             axes.set_ylabel("full-resolution mIoU (%)", fontsize=SMALL)
         else:
@@ -339,7 +340,7 @@ def _differences(shown: Shown) -> Panel | None:
     left = max(map(text_width, labels.values())) + 0.7
     sheet = Sheet(0.08 + height + BELOW + legend_height(handles))
     axes = sheet.axes(
-        left, 0.08, WIDTH - left - 0.15, height, "", "difference in full-resolution mIoU (points)"
+        left, 0.08, WIDTH - left - RIGHT, height, "", "difference in full-resolution mIoU (points)"
     )
     axes.set_ylim(place - 0.15, -0.15)
     axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
@@ -526,7 +527,7 @@ def _intrinsic(shown: Shown) -> Panel | None:
     block_height = (1 if single else 2) * row_height
     bottom = math.ceil(n / columns) * block_height
     across_page = 2 if single else columns
-    width = min(3.0, (WIDTH - 0.12 - across_page * LEFT) / across_page)
+    width = min(3.0, (WIDTH - RIGHT - across_page * LEFT) / across_page)
     sheet = Sheet(bottom + legend_height(handles))
     correlations = []
     for index, budget in enumerate(shown.budgets):
@@ -586,7 +587,7 @@ def _reliability(shown: Shown) -> Panel | None:
     ]
     if not found:
         return None
-    side = (WIDTH - LEFT - 0.15 - (across - 1) * gap) / across
+    side = (WIDTH - LEFT - RIGHT - (across - 1) * gap) / across
     titles = [wrapped(look.title, side) for look, *_ in found]
     above = max(map(text_height, titles)) + 0.1
     rows = math.ceil(len(found) / across)
@@ -604,7 +605,7 @@ def _reliability(shown: Shown) -> Panel | None:
         there = pixels > 0
         axes.plot(
             100 * confidence[there], 100 * accuracy[there], label=look.title,
-            **{**look.mark, "markersize": 3},
+            clip_on=False, **{**look.mark, "markersize": 3},
         )  # fmt: skip
         axes.text(
             0.04, 0.95, f"ECE {100 * calibration.error():.1f} %", transform=axes.transAxes,

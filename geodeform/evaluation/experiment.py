@@ -49,7 +49,7 @@ from geodeform.evaluation.data import SPLITS, SplitName
 from geodeform.evaluation.ways import find_way
 from geodeform.models.model_file import locate_model
 from geodeform.models.spec import SAMPLERS_OF, nearest_names
-from geodeform.training.datasets.base import LabelledDataset, listed
+from geodeform.training.datasets.base import LabelledDataset, Split, listed
 from geodeform.training.train import DOWNSAMPLERS, find_pretrained
 
 Networks = Literal["shared", "own"]
@@ -188,7 +188,7 @@ class Experiment:
         split: Part that is evaluated.
         block_items: Successive images that an interval draws together: frames of a video are no
             independent ones.
-        origin: Fingerprint of the dataset's files, which :meth:`on` fills in: keys depend on it.
+        dataset: What it is done on, which :meth:`on` fills in: keys depend on its files and split.
     """
 
     name: str
@@ -208,7 +208,7 @@ class Experiment:
     leave_one_out: bool
     split: SplitName
     block_items: int = 1
-    origin: str = ""
+    dataset: LabelledDataset | None = None
 
     def budgets_of(self, method: str) -> tuple[Size | None, ...]:
         """Where a method is evaluated, in order of size."""
@@ -223,12 +223,12 @@ class Experiment:
     def on(self, dataset: LabelledDataset) -> Experiment:
         """Return the experiment on a dataset that is there.
 
-        Folds that are the dataset's items one by one are filled in, keys get its fingerprint, and
-        what is held out and evaluated is looked up before anything is trained.
+        Folds that are the dataset's items one by one are filled in, keys get its fingerprint and
+        split, and what is held out and evaluated is looked up before anything is trained.
 
         Raises:
-            DatasetError: If an item that is held out is not there, or the part to be evaluated is
-                empty.
+            DatasetError: If an item that is held out is not there, the dataset cannot be split, or
+                the part to be evaluated is empty.
         """
         folds = self.folds
         if self.leave_one_out:
@@ -239,9 +239,9 @@ class Experiment:
                     f"{self.name} holds out item {item}, which is not in {dataset.root}; it has "
                     f"{listed(dataset.items)}."
                 )
-        found = replace(self, folds=folds, origin=_fingerprint(dataset))
-        for config in found.trainings().values():
-            parts = dataset.split(config.data.val_items, seed=config.data.split_seed)
+        found = replace(self, folds=folds, dataset=dataset)
+        found.entries()  # its keys split the dataset for every training
+        for parts in found._splits.values():
             if not parts.to_dict()[self.split]:
                 raise DatasetError(
                     f"{dataset.root} has no items for the part '{self.split}', which {self.name} "
@@ -319,7 +319,24 @@ class Experiment:
         return recipe.merged({**settings, **one.settings, **self.overrides})
 
     def _key(self, config: TrainConfig) -> str:
-        return training_key(config, self.origin)
+        return training_key(config, self._origin, self._split(config))
+
+    def _split(self, config: TrainConfig) -> Split | None:
+        """How a training splits the dataset, as :func:`geodeform.training.train.train` does."""
+        if self.dataset is None:
+            return None
+        asked = config.data.val_items, config.data.split_seed
+        if asked not in self._splits:  # once for all that ask alike: lists are read, and warned of
+            self._splits[asked] = self.dataset.split(asked[0], seed=asked[1])
+        return self._splits[asked]
+
+    @cached_property
+    def _origin(self) -> str:
+        return "" if self.dataset is None else _fingerprint(self.dataset)
+
+    @cached_property
+    def _splits(self) -> dict[tuple[tuple[str, ...], int], Split]:
+        return {}
 
     def _trained_sizes(self, budget: Size | None) -> tuple[Size, ...]:
         """Sizes that a network is trained at, to be evaluated at a budget."""
@@ -334,12 +351,13 @@ def _own_sampler(config: TrainConfig) -> str:
     return SAMPLERS_OF[DOWNSAMPLERS[config.model.sampler]][0]
 
 
-def training_key(config: TrainConfig, origin: str = "") -> str:
-    """Hash of everything that has an effect on the weights.
+def training_key(config: TrainConfig, origin: str = "", split: Split | None = None) -> str:
+    """Hash of everything that has an effect on the weights, or on the evaluations beside them.
 
     The recipe, without settings at their defaults (so a setting that a later version adds changes
     nothing), the contents of the files that it names, the dataset's fingerprint, and geodeform's
-    version.
+    version. And the split as it comes out, all parts: the recipe does not say it where the dataset
+    comes with one, in lists that are no item's files.
     """
     own, usual = config.to_dict(), TrainConfig().to_dict()
     idle = _ELSEWHERE
@@ -358,7 +376,8 @@ def training_key(config: TrainConfig, origin: str = "") -> str:
         with locate_model(teacher) as file:  # a packaged model changes, its name does not
             contents.append(_content(file))
     changed.pop("model.pretrained", None)
-    text = json.dumps([version("geodeform"), changed, contents, origin], sort_keys=True)
+    parts = None if split is None else split.to_dict()
+    text = json.dumps([version("geodeform"), changed, contents, origin, parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -402,6 +421,7 @@ def read_experiment(
         ConfigError: If the file cannot be read, a key is unknown, or a value does not fit.
     """
     path = Path(path)
+    chosen = _seeds(list(seeds), "seeds")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -410,15 +430,17 @@ def read_experiment(
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     try:
         experiment = _experiment(path, values, overrides or {})
+        if chosen:
+            methods = {name: replace(one, seeds=()) for name, one in experiment.methods.items()}
+            experiment = replace(experiment, seeds=chosen, methods=methods)
+        if split is not None:
+            experiment = replace(experiment, split=split)
+        _check(experiment)  # as it is run: the file may be sound where the caller's part is not
     except ConfigError as error:
         if str(error).startswith(str(path)):
             raise
         raise ConfigError(f"{path}: {error}") from error
-    if seeds:
-        methods = {name: replace(one, seeds=()) for name, one in experiment.methods.items()}
-        chosen = _seeds(list(seeds), "seeds")
-        experiment = replace(experiment, seeds=chosen, methods=methods)
-    return experiment if split is None else replace(experiment, split=split)
+    return experiment
 
 
 def shown_size(size: Size) -> str:
@@ -462,7 +484,7 @@ def _experiment(path: Path, values: Any, overrides: Mapping[str, Any]) -> Experi
         leave_one_out = True
     elif held_out is not None:
         folds = _folds(held_out)
-    experiment = Experiment(
+    return Experiment(
         name=path.stem,
         title=str(top.get("title", path.stem)),
         about=" ".join(str(top.get("about", "")).split()),
@@ -481,8 +503,6 @@ def _experiment(path: Path, values: Any, overrides: Mapping[str, Any]) -> Experi
         split=_choice(top.get("split", "val"), SPLITS, "split"),
         block_items=_count(top.get("block_items", 1), "block_items"),
     )
-    _check(experiment)
-    return experiment
 
 
 def _check(experiment: Experiment) -> None:
@@ -527,6 +547,10 @@ def _methods(values: Any, folder: Path, own_budgets: tuple[Size, ...]) -> dict[s
         name, where = str(key), f"methods.{key}"
         one = _section(given or {}, _METHOD_KEYS, where)
         network_of = one.get("network_of")
+        if network_of is not None and not isinstance(network_of, str):
+            raise ConfigError(
+                f"'{where}.network_of' must be the name of one method, got {network_of}."
+            )
         if network_of is not None and (
             network_of not in values or "settings" in one or "recipe" in one
         ):

@@ -64,7 +64,7 @@ _WIDTH = 7.0
 _GAP = 0.05
 _SIDE = 0.28  # for what is written at the left
 _NOTE = 0.15  # a line under a picture
-_HEAD = 0.36  # what stands over the columns
+_HEAD = 0.44  # what stands over the columns, up to three lines
 _LINE = 0.2  # heading of a block, or a line of a legend
 _TALLEST = 2.0  # height of a picture over its width
 _SMALL, _PLAIN = 6.0, 7.0  # points
@@ -81,17 +81,26 @@ class Chosen:
         item: The image.
         rows: Its first pixel row, and the one after its last; None for the image's edge.
         columns: The same of its columns.
-        gain: Pixel accuracy over the baseline's, −1…1.
-        phrase: Why it was chosen, such as "largest gain, +4.2 points of pixel accuracy".
+        gain: Pixel accuracy over the baseline's, −1…1, of all seeds.
+        rank: Why it was chosen, such as "largest gain".
         blocks: How many were ranked.
+        seeds: How many the gain is of.
     """
 
     item: str
     rows: tuple[int, int | None]
     columns: tuple[int, int | None]
     gain: float
-    phrase: str
+    rank: str
     blocks: int
+    seeds: int
+
+    def gain_words(self, drawn: float) -> str:
+        """The gain that ranks it and, where that is of several seeds, the one of the maps drawn."""
+        said = f"{100 * self.gain:+.1f} points of pixel accuracy"
+        if self.seeds == 1:
+            return said
+        return f"{said} over {self.seeds} seeds, {100 * drawn:+.1f} of the one drawn"
 
 
 @dataclass(frozen=True)
@@ -176,9 +185,9 @@ def choose_blocks(
                 (row, min((r for r, _ in of_item if r > row), default=None)),
                 (column, min((c for _, c in of_item if c > column), default=None)),
                 gains[key],
-                f"{_rank_name(rank, n, gains[key])}, {100 * gains[key]:+.1f} points of pixel "
-                "accuracy",
+                _rank_name(rank, n, gains[key]),
                 n,
+                mine[key][1],
             )
         )
     return chosen
@@ -396,10 +405,12 @@ class _Artist:
         figure = _draw_rates(image, labels, titles, grid, self.data.classes)
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
         noun = self._noun()
+        smallest = [cell for cell in grid[0][1] if cell is not None]
         caption = (
             f"Maps of one {noun} ({_place_name(block)}) from the smallest budget down the rows. "
-            f"It is the {noun} of median gain in pixel accuracy of '{ours}' over '{base}' at the "
-            f"smallest budget, among {block.blocks} ({_LEFT_OUT}). Under each map: share of the "
+            f"It is the {noun} of median gain of '{ours}' over '{base}' at the smallest budget "
+            f"({block.gain_words(_drawn_gain(smallest))}), among {block.blocks} ({_LEFT_OUT}). "
+            "Under each map: share of the "
             f"{noun}'s known pixels that are right. {self._seeds_said([block])}{self._marks(names)}"
         )
         return Panel(f"One {noun} at the smallest budgets", caption, figure)
@@ -483,12 +494,14 @@ class _Artist:
         noun = self._noun()
         what = "Blocks of about 1024 px" if noun == "block" else "Whole images"
         pooled = f", counts of {added} evaluations of each added" if added > 1 else ""
+        several = max(block.seeds for block in chosen) > 1
+        headings = "Headings say that gain, and the one of the seed drawn. " if several else ""
         return (
             f"{what} of {self.data.dataset} at {shown_size(self.pair.budget)} samples a window "
             f"({self._share(self.pair.budget)}). A rule chose them: {chosen[0].blocks} "
             f"{noun}s ({_LEFT_OUT}) were ranked by the gain in pixel accuracy of '{ours}'{best}, "
-            f"over '{base}'{pooled}; drawn are {_and([c.phrase.split(',')[0] for c in chosen])}. "
-            f"First column: image and labels. Second: sampling density of '{ours}' on a "
+            f"over '{base}'{pooled}; drawn are {_and([c.rank for c in chosen])}. "
+            f"{headings}First column: image and labels. Second: sampling density of '{ours}' on a "
             "logarithmic scale (the note: from dark to light), and where only one of the two is "
             "right. Then, for each method, what the network sees of the window "
             f"that covers most of the {noun} (dashed: the {noun}'s edge), and its map at full "
@@ -518,19 +531,19 @@ _BlockRow = tuple[Chosen, NDArray[np.uint8], NDArray[np.uint8], list[_Cell]]
 
 
 def _draw_blocks(rows: Sequence[_BlockRow], scheme: ClassScheme) -> Figure:
-    """A row a block, of two lines; columns: original, difference, then each method."""
+    """A row a block, of two lines; columns: original, density and who is right, each method."""
     columns = 2 + len(rows[0][3])
     side = (_WIDTH - (columns + 1) * _GAP) / columns
     heights = [side * _aspect(labels) for _, _, labels, _ in rows]
     total = sum(2 * (height + _NOTE + _GAP) + _LINE for height in heights)
     page = _Page(_HEAD + total, scheme, _difference_handles(*(c.title for c in rows[0][3][1::-1])))
-    titles = ("Original", "Difference", *(cell.title for cell in rows[0][3]))
+    titles = ("Original", "Density; right and wrong", *(cell.title for cell in rows[0][3]))
     for k, title in enumerate(titles):
         page.heading(_GAP + k * (side + _GAP) + side / 2, _HEAD / 2, title, side)
     top = _HEAD
     for (block, image, labels, cells), height in zip(rows, heights, strict=True):
-        phrase = block.phrase[0].upper() + block.phrase[1:]
-        page.text(_GAP, top + _LINE / 2, f"{phrase} ({_place_name(block)})")
+        said = f"{block.rank[0].upper()}{block.rank[1:]}, {block.gain_words(_drawn_gain(cells))}"
+        page.text(_GAP, top + _LINE / 2, f"{said} ({_place_name(block)})")
         top += _LINE
         low = top + height + _NOTE + _GAP
 
@@ -666,6 +679,11 @@ def _draw_seen(axes: Axes, prediction: BlockPrediction) -> None:
 def _seen_note(cell: _Cell) -> str:
     seen = cell.prediction.seen
     return "" if seen is None else f"{seen.shape[0]}x{seen.shape[1]} samples"
+
+
+def _drawn_gain(cells: Sequence[_Cell]) -> float:
+    """Pixel accuracy of the second method's map over the baseline's, the first."""
+    return cells[1].accuracy - cells[0].accuracy
 
 
 def _difference(labels: NDArray[np.uint8], ours: _Cell, base: _Cell) -> NDArray[np.uint8]:

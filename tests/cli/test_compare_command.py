@@ -79,6 +79,14 @@ def test_a_dry_run_prints_the_commands(config, root, tmp_path):
     assert [yaml.safe_load(Path(r).read_text())["run"]["seed"] for r in recipes] == [3, 3, 5, 5]
 
 
+def test_a_dry_run_needs_no_device(config, root, tmp_path):
+    """Its commands may be for another machine."""
+    words = [config, "--root", root, "-o", tmp_path / "out", "--dry-run"]
+    there = run(*words, "--device", "cuda:99")
+    assert there.exit_code == 0
+    assert there.stdout == run(*words).stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
@@ -88,7 +96,11 @@ def test_a_dry_run_prints_the_commands(config, root, tmp_path):
         (["--partial"], 1, "There is nothing to report"),
         (["-j", "0"], 2, "x>=1"),
         (["--device", "cuda:0,cuda:1"], 2, "give -j 2"),
+        (["--device", "cuda:99"], 1, "Error: Device 'cuda:99' is not available"),
+        (["--device", "cpu,cuda:99", "-j", "2"], 1, "Error: Device 'cuda:99' is not available"),
+        (["--device", "gpu"], 1, "Error: Unknown device 'gpu'"),
         (["--seeds", "-1"], 1, "whole numbers from 0"),
+        (["--split", "val", "--set", "run.export=best"], 1, "choose its weights on what is"),
         (["--split", "test"], 1, "no items for the part 'test'"),
     ],
 )
@@ -97,6 +109,25 @@ def test_mistakes_are_named(config, root, tmp_path, words, code, sentence):
     assert result.exit_code == code
     assert sentence in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_on_the_command_line_is_checked(config, root, tmp_path):
+    """Parts that the file could not name either."""
+    written = yaml.safe_load(config.read_text())
+    for changes, part, sentence in (
+        (
+            {"settings": {"run.export": "best"}, "split": "test"},
+            "val",
+            "choose its weights on what is evaluated",
+        ),
+        ({"held_out": [[7]]}, "test", "evaluated as 'split: val'"),
+    ):
+        config.write_text(yaml.safe_dump({**written, **changes}))
+        result = run(config, "--root", root, "-o", tmp_path / "out", "--dry-run", "--split", part)
+        assert result.exit_code == 1
+        assert sentence in result.output
+        assert "mine.yaml" in result.output
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_config_that_is_not_there_is_named(root, tmp_path):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import same_color
 from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.text import Text
 
 from geodeform.evaluation.calibration import Calibration
+from geodeform.evaluation.chart_sheet import Sheet, log_ticks
 from geodeform.evaluation.charts import charts
 from geodeform.evaluation.comparison import Comparison, paired_difference
 from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
@@ -184,6 +187,7 @@ def test_figures_come_in_reading_order_and_at_print_width(panels):
 
 def test_nothing_sticks_out_of_a_page_and_names_do_not_overlap(panels):
     for panel in panels.values():
+        assert_readable(panel)
         width, height = panel.figure.get_size_inches()
         box = panel.figure.get_tightbbox()
         assert box.x0 >= 0, panel.title
@@ -194,6 +198,105 @@ def test_nothing_sticks_out_of_a_page_and_names_do_not_overlap(panels):
     boxes = sorted((t.get_window_extent().y0, t.get_window_extent().y1) for t in axes.texts)
     assert len(boxes) == 5
     assert all(below[1] <= above[0] for below, above in pairwise(boxes))
+
+
+def nearly_equal(folder: Path, text: str) -> Comparison:
+    """One seed, whose methods differ by hundredths of a point and by little time."""
+    experiment = experiment_of(folder, text)
+    results = {}
+    for k, entry in enumerate(experiment.entries()):
+        one = evaluation_of(entry, 0.5 + 0.0004 * k, np.random.default_rng(7))
+        cost = replace(one.cost, cpu_seconds=6e-4 * (1 + 0.11 * k))
+        results[entry] = replace(one, cost=cost)
+    return timed(experiment, results)
+
+
+NARROW = """
+recipe: recipe.yaml
+budgets: [64]
+seeds: [0]
+baseline: uniform
+baseline_budgets: [60, 62, 68]
+methods:
+  uniform: {title: evenly, settings: {model.sampler: uniform}}
+  joint: {title: joint loss, settings: {model.sampler: joint}}
+  resizer: {title: resizer, settings: {model.sampler: interpolation}}
+studies:
+  Width: {method: joint, setting: model.sigma, values: [1, 2, 8]}
+"""
+
+
+def test_of_nearly_equal_methods_all_numbers_can_be_read(tmp_path):
+    """Numbers of two decimals take more room, at the left of an axis and below it."""
+    found = {panel.title: panel for panel in charts(nearly_equal(tmp_path, NARROW))}
+    for panel in found.values():
+        panel.figure.draw_without_rendering()
+        assert_readable(panel)
+    axes = titled(found["Intrinsic and full-resolution mIoU"], "64x64, soft")
+    assert {len(words_of(label).partition(".")[2]) for label in numbers(axes.yaxis)} == {2}
+    panel = found["Accuracy and cost"]
+    sizes = [label.get_text().strip() for label in titled(panel, "Samples").get_xticklabels()]
+    assert sizes == ["60x60", "62x62", "64x64", "68x68"]  # in two lines
+    seconds = titled(panel, "Processor time")
+    low, high = seconds.get_xlim()
+    assert high / low < 3
+    assert len(seconds.get_xticks()) >= 3
+    assert [label.get_text() for label in seconds.get_xticklabels()] == [
+        f"{value:g}" for value in seconds.get_xticks()
+    ]
+
+
+def numbers(axis: Axis) -> list[Text]:
+    """What is written at an axis's ticks; matplotlib keeps ticks beyond the axis, undrawn."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [tick.label1 for tick in ticks if tick.label1.get_visible() and words_of(tick.label1)]
+
+
+def words_of(text: Text) -> str:
+    return text.get_text().strip()
+
+
+def assert_readable(panel: Panel) -> None:
+    """Nothing that is written leaves the page, and no two numbers of an axis overlap."""
+    axes = [axis for one in panel.figure.axes for axis in (one.xaxis, one.yaxis)]
+    ticks = {id(label) for axis in axes for tick in axis.get_major_ticks()
+             for label in (tick.label1, tick.label2)}  # fmt: skip
+    written = [text for text in panel.figure.findobj(Text) if id(text) not in ticks]
+    written += [text for axis in axes for text in numbers(axis)]
+    page = panel.figure.bbox
+    for text in written:
+        if words_of(text) and text.get_visible():
+            box = text.get_window_extent()
+            assert page.x0 < box.x0 < box.x1 < page.x1, (panel.title, words_of(text))
+            assert page.y0 < box.y0 < box.y1 < page.y1, (panel.title, words_of(text))
+    for axis in axes:
+        for one, other in combinations(numbers(axis), 2):
+            # the empty first line of a number in the second is no part of it
+            if one.get_text().count("\n") == other.get_text().count("\n"):
+                clash = one.get_window_extent().overlaps(other.get_window_extent())
+                assert not clash, (panel.title, words_of(one), words_of(other))
+
+
+@pytest.mark.parametrize("high", [1.02, 1.3, 2.2, 4, 9, 11, 40, 4000])
+@pytest.mark.parametrize("low", [0.0234, 0.7, 130])
+def test_numbers_of_a_logarithmic_axis_are_all_named_and_apart(low, high):
+    sheet = Sheet(2)
+    axes = sheet.axes(1, 0.3, 2.1, 1.2, "", "")
+    axes.set_xscale("log")
+    axes.set_xlim(low, low * high)
+    log_ticks(axes, 2.1)
+    sheet.figure.draw_without_rendering()
+    assert_readable(Panel("t", "", sheet.figure))
+    assert 2 <= len(axes.get_xticks()) <= 12
+    assert all(label.get_text() for label in axes.get_xticklabels())
+
+
+def test_a_mark_at_the_end_of_the_scale_is_drawn_whole(panels):
+    for axes in panels["Confidence and accuracy"].figure.axes:
+        curves = [one for one in axes.get_lines() if one.get_label() != "_ideal"]
+        assert curves
+        assert not any(one.get_clip_on() for one in curves)
 
 
 def test_cost_curves_are_the_cells_means_and_deviations(whole, panels):

@@ -25,7 +25,7 @@ from geodeform.evaluation.data import open_evaluation_data
 from geodeform.evaluation.evaluate import evaluate
 from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.result import Evaluation, read_evaluation
-from geodeform.evaluation.ways import WAYS, PlacedPredictor, find_way
+from geodeform.evaluation.ways import WAYS, PlacedPredictor, find_way, window_of
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.spec import SAMPLERS_OF
 from geodeform.predict import WindowPredictor
@@ -210,6 +210,60 @@ def test_the_oracle_samples_where_labels_have_edges(model, scenes):
         torch.from_numpy(labels)[None], run.plan.low_res_size, run.plan.sample_size
     ).grid
     assert np.array_equal(prediction.reverse.grid, wanted[0].numpy())
+
+
+def test_an_oracle_without_an_edge_in_sight_samples_evenly(model, scenes):
+    """Windows of one class, or of unknown ground, among others that have edges."""
+    small = DeformSegmenter(replace(model.spec, window_px=(256, 256), sample_size=(48, 48)))
+    small.load_state_dict(model.state_dict())
+    small.eval()
+    pixels, labels = scenes["shore"]
+    labels = labels.copy()
+    labels[:260, :260] = 3
+    labels[640:, 440:] = 255
+    way, positions, even, present = find_way("oracle"), {}, {}, {}
+    with begin_run(
+        as_scene(pixels), model=small, device="cpu", bands=(1, 2, 3), nodata=None,
+        sampler=way.sampler_of_plan(small.spec), gsd=1.0,
+    ) as run:  # fmt: skip
+        run = replace(run, plan=way.plan(run.plan, small.spec, way.overlap))
+        with way.predictor(run, labels) as predictor:
+            for index, prediction in predictor.predict(run.plan.active):
+                positions[index] = prediction.reverse.grid
+                even[index] = uniform_grid(1, run.plan.size_of(index))[0].numpy()
+                present[index] = set(np.unique(window_of(labels, run.plan, index)).tolist())
+    of_one = [index for index in positions if present[index] == {3}]
+    unknown = [index for index in positions if present[index] == {255}]
+    others = [index for index in positions if len(present[index] - {255}) > 1]
+    assert of_one
+    assert unknown
+    assert others
+    cell = 2 / 48  # of a grid from -1 to 1
+    for index in of_one + unknown:
+        assert np.abs(positions[index] - even[index]).max() < 1e-3 * cell
+    for index in others:
+        assert np.abs(positions[index] - even[index]).max() > cell
+
+
+def test_an_oracle_without_an_edge_counts_as_even_sampling_does(model, scenes):
+    """A border to unknown ground is no edge, but tells by the counts where samples lie."""
+    pixels, _ = scenes["villas"]
+    for known, area in (
+        (True, (slice(100, 221), slice(37, 300))),
+        (False, (slice(None), slice(None))),
+    ):
+        labels = np.full(pixels.shape[:2], 3, np.uint8)
+        labels[area] = 255
+        data = data_of(flat=(pixels, labels))
+        oracle, uniform = (
+            evaluate(model, data, sampler=name, budget="64") for name in ("oracle", "uniform")
+        )
+        assert oracle.sizes == uniform.sizes
+        assert oracle.deformed.counts.sum(1).tolist() == uniform.deformed.counts.sum(1).tolist()
+        assert oracle.intrinsic.counts.tolist() == uniform.intrinsic.counts.tolist()
+        nearest = oracle.intrinsic_nearest.counts
+        assert nearest.tolist() == uniform.intrinsic_nearest.counts.tolist()
+        assert (nearest.sum() > 0) == known
 
 
 def test_full_feeds_every_pixel_in_crops(model, scenes):

@@ -39,12 +39,12 @@ BASE = {
 }
 
 
-def experiment(tmp_path: Path, **changes):
+def experiment(tmp_path: Path, *, asked_split=None, **changes):
     (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\noptim: {lr: 0.5}\n")
     values = {k: v for k, v in {**BASE, **changes}.items() if v is not None}
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return read_experiment(path)
+    return read_experiment(path, split=asked_split)
 
 
 def test_each_network_is_trained_once_and_evaluated_everywhere(tmp_path):
@@ -154,6 +154,48 @@ def test_keys_know_the_data(tmp_path):
     assert not before & set(one.on(open_dataset("dubai", tmp_path / "b")).trainings())
 
 
+def test_keys_know_the_split_that_comes_with_the_data(tmp_path):
+    """Lists of a dataset's own are neither a setting nor an item's file."""
+    for root in (tmp_path / "a", tmp_path / "b"):
+        root.mkdir()
+        for item in "12345678":
+            (root / f"{item}_sat.jpg").touch()
+            (root / f"{item}_mask.png").touch()
+    one = experiment(tmp_path)
+
+    def keys(root: Path, **lists: str) -> set[str]:
+        for name, items in lists.items():
+            (root / f"{name}.txt").write_text("\n".join(items))
+        return set(one.on(open_dataset("deepglobe", root)).trainings())
+
+    seeded = keys(tmp_path / "a")
+    assert keys(tmp_path / "b") == seeded
+    listed = keys(tmp_path / "a", train="1234", val="56", test="78")
+    assert len(listed) == len(seeded)
+    assert not listed & seeded
+    # how a list is written changes nothing, nor where it lies
+    assert keys(tmp_path / "b", train="4321", val="65", test="87") == listed
+    # evaluations lie beside the weights, so a part that is only evaluated counts as well
+    for change in ({"train": "123"}, {"val": "5"}, {"test": "7"}):
+        assert not keys(tmp_path / "b", **change) & listed
+        assert keys(tmp_path / "b", train="1234", val="56", test="78") == listed
+
+
+def test_keys_know_the_split_of_each_fold(tmp_path):
+    """What the dataset keeps for the test never trains, whatever a fold holds out."""
+    for item in "12345678":
+        (tmp_path / f"{item}_sat.jpg").touch()
+        (tmp_path / f"{item}_mask.png").touch()
+    one = experiment(tmp_path, held_out=[[1], [2]])
+    keys = []
+    for test in ("78", "7"):
+        for name, items in (("train", "1234"), ("val", "56"), ("test", test)):
+            (tmp_path / f"{name}.txt").write_text("\n".join(items))
+        keys.append(set(one.on(open_dataset("deepglobe", tmp_path)).trainings()))
+    assert len(keys[0]) == 2 * 2 * 3  # folds, seeds, methods that are trained
+    assert not keys[0] & keys[1]
+
+
 def test_keys_know_the_files_that_a_recipe_names(tmp_path):
     weights = tmp_path / "w.pth"
     weights.write_bytes(b"one")
@@ -211,6 +253,13 @@ def test_the_key_is_of_what_changes_the_weights():
         ({"settings": {"model.sigm": 3}}, "did you mean 'model.sigma'"),
         ({"methods": {"uniform": {"settings": {"sigma": 3}}}}, "dotted settings"),
         ({"methods": {"uniform": {"network_of": "x"}}}, "names another method"),
+        *(
+            (
+                {"methods": {**BASE["methods"], "bound": {"network_of": given}}},
+                "'methods.bound.network_of' must be the name of one method, got",
+            )
+            for given in (["joint"], {}, {"joint": 1}, 7, False)
+        ),
         ({"seeds": []}, "'seeds' needs at least one"),
         ({"block_items": 0}, "'block_items' must be a whole number from 1"),
         ({"held_out": [[7], [8, 7]]}, "names an item twice"),
@@ -244,6 +293,32 @@ def test_mistakes_are_named(tmp_path, changes, sentence):
     with pytest.raises(ConfigError, match=sentence) as caught:
         experiment(tmp_path, **changes)
     assert "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "sentence"),
+    [
+        (
+            {"settings": {"run.export": "best"}, "split": "test"},
+            "val",
+            "choose its weights on what is evaluated",
+        ),
+        ({"held_out": [[7]]}, "test", "evaluated as 'split: val'"),
+        ({"held_out": "leave-one-out"}, "train", "evaluated as 'split: val'"),
+    ],
+)
+def test_the_part_that_a_caller_asks_for_is_checked_as_the_files_is(
+    tmp_path, changes, asked, sentence
+):
+    experiment(tmp_path, **changes)  # sound as it is written
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        experiment(tmp_path, asked_split=asked, **changes)
+    assert "mine.yaml" in str(caught.value)
+
+
+def test_a_part_that_a_caller_asks_for_may_mend_the_files(tmp_path):
+    one = experiment(tmp_path, asked_split="test", settings={"run.export": "best"}, split="val")
+    assert {e.trial.split for e in one.entries()} == {"test"}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
