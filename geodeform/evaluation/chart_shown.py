@@ -295,8 +295,8 @@ def sure_words(where: str, differences: Sequence[Difference]) -> str:
     if few:
         said.append(f"{few} of {len(differences)} {_has(few)} too few seeds to say")
     if enough:
-        above = sum(d.sure and d.low > 0 for d in enough)
-        below = sum(d.sure and d.high < 0 for d in enough)
+        above = sum(d.better for d in enough)
+        below = sum(d.worse for d in enough)
         n = len(enough)
         said.append(
             f"{above} of {'the other ' if few else ''}{n} interval{'s' * (n > 1)} "

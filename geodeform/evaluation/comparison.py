@@ -164,6 +164,16 @@ class Difference:
         beside = max(self.low, -self.high)  # how far 0 lies outside
         return len(self.values) >= FEWEST_SEEDS and beside > 2 * self.end_error
 
+    @property
+    def better(self) -> bool:
+        """Whether the method is surely above the baseline."""
+        return self.sure and self.low > 0
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is surely below."""
+        return self.sure and self.high < 0
+
 
 @dataclass(frozen=True)
 class EqualTime:
@@ -229,7 +239,7 @@ class Comparison:
                     complete[method, budget] = whole
         # tables, charts and text ask for the same differences, each a bootstrap
         self._differences: dict[CellKey, Difference | None] = {}
-        self._at_equal_time: dict[tuple[str, Size | None, Clock | None], EqualTime | None] = {}
+        self._at_equal_time: dict[tuple[str, Size | None, Clock], EqualTime | None] = {}
         # Of one run or of none: times of different runs do not compare.
         self.timed = bool(times) and complete.keys() <= (times or {}).keys()
         for (method, budget), whole in complete.items():
@@ -288,16 +298,18 @@ class Comparison:
         Returns:
             None where a side is missing, or where the methods were not timed beside each other.
         """
+        ours = self.cell(method, budget)
+        if ours is None:
+            return None
+        clock = clock or ours.clock
         key = method, budget, clock
         if key not in self._at_equal_time:
-            self._at_equal_time[key] = self._equal_time(method, budget, clock)
+            self._at_equal_time[key] = self._equal_time(ours, clock)
         return self._at_equal_time[key]
 
-    def _equal_time(
-        self, method: str, budget: Size | None, clock: Clock | None
-    ) -> EqualTime | None:
-        ours, base = self.cell(method, budget), self._baseline_budgets
-        if ours is None or not base or not self.timed:
+    def _equal_time(self, ours: Cell, clock: Clock) -> EqualTime | None:
+        base = self._baseline_budgets
+        if not base or not self.timed:
             return None
         spent = ours.clocked(clock)
         # More samples take longer: what says otherwise is chance.

@@ -341,8 +341,8 @@ def _count(found: Findings) -> str:
                 "too few seeds to say"
             )
         if enough:
-            above = sum(one.sure and one.low > 0 for one in enough)
-            below = sum(one.sure and one.high < 0 for one in enough)
+            above = sum(one.better for one in enough)
+            below = sum(one.worse for one in enough)
             of = f"the other {len(enough)}" if few else _counted(len(enough), "difference")
             parts.append(
                 f"{above} of {of} lie above 0 with their whole interval, {below} below, "
@@ -423,7 +423,7 @@ def _verdict(difference: Difference) -> str:
     if not difference.sure:
         what = "holds 0" if difference.low <= 0 <= difference.high else "ends as good as at 0"
         return f"{_short(difference)}, an interval that {what}, so no difference is shown"
-    return f"{_short(difference)}, {'better' if difference.low > 0 else 'worse'}"
+    return f"{_short(difference)}, {'better' if difference.better else 'worse'}"
 
 
 def _height(found: Findings, cell: Cell) -> str:
