@@ -531,10 +531,15 @@ def _check(experiment: Experiment) -> None:
             )
         if experiment.methods[entry.method].allocation == "need" and entry.budget is None:
             raise ConfigError(f"Method '{entry.method}' sees every pixel: nothing to allocate.")
-        if config.run.export == "best" and experiment.split == "val":
+        if experiment.split == "val" and config.run.export == "best":
             raise ConfigError(
                 f"Method '{entry.method}' would choose its weights on what is evaluated: set "
                 "run.export to last, or split to test."
+            )
+        if experiment.split == "val" and config.optim.patience > 0:
+            raise ConfigError(
+                f"Method '{entry.method}' would stop its training by what is evaluated: set "
+                "optim.patience to 0, or split to test."
             )
 
 

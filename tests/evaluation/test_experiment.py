@@ -265,6 +265,7 @@ def test_the_key_is_of_what_changes_the_weights():
         ({"held_out": [[7], [8, 7]]}, "names an item twice"),
         ({"held_out": [[7]], "split": "test"}, "evaluated as 'split: val'"),
         ({"settings": {"run.export": "best"}}, "choose its weights on what is evaluated"),
+        ({"settings": {"optim.patience": 2}}, "stop its training by what is evaluated"),
         (
             {
                 "methods": {
