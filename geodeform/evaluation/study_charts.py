@@ -233,7 +233,8 @@ def _blur_study(shown: Shown, varied: _Varied) -> Panel:
             mean = 100 * base.summary(figure).mean
             most = max(most, mean)
             axes.axhline(mean, color=shown.baseline.colour, label="baseline", **_BASELINE)
-        axes.set_ylim(0, most * (1.3 if narrow else 1.14))
+        # a network that knows nothing yet (a trial of two steps) has bars of no height
+        axes.set_ylim(0, max(most, 1.0) * (1.3 if narrow else 1.14))
         axes.set_xlim(-0.6, len(varied.points) - 0.4)
         axes.set_xticks(range(len(varied.points)), varied.study.labels)
     sheet.legend(handles, grid.bottom)

@@ -627,6 +627,27 @@ def test_one_seed_draws_no_bars_and_says_so(whole, panels):
         ]  # fmt: skip
 
 
+def test_networks_that_know_nothing_are_drawn_without_a_warning(whole):
+    """A trial of two steps, as the run book has it: no pixel is right, or all of one class are."""
+    one = replace(whole.experiment, seeds=(1,))
+    results = {}
+    for entry in one.entries():
+        found = whole.cells[entry.method, entry.budget].evaluations[1]
+        soft = MapScores.empty(len(CLASSES))
+        soft.confusion.counts[:4, 4] = 6000 * SHARES[:4]
+        soft.trimap.pixels += found.soft.trimap.pixels
+        counts = soft.confusion.counts // 6
+        results[entry] = replace(
+            found,
+            soft=soft,
+            units=tuple(replace(unit, counts=counts) for unit in found.units),
+        )
+    drawn = {panel.title: panel for panel in charts(timed(one, results))}
+    assert list(drawn) == [panel.title for panel in charts(whole)]
+    blur = drawn["Blur"].figure.axes[1]
+    assert blur.get_ylim()[0] == 0 < blur.get_ylim()[1]
+
+
 def test_incomplete_results_leave_out_what_lacks_its_data(whole):
     def titles(kept: Callable[[Entry], bool]) -> list[str]:
         return [panel.title for panel in charts(part(whole, kept))]
