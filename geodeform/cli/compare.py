@@ -69,6 +69,11 @@ if TYPE_CHECKING:
     help="Seeds of all trainings, such as 0 for a first look. [default: CONFIG's]",
 )
 @click.option(
+    "--baseline",
+    metavar="METHOD",
+    help="Compare with this method, in a report of its own. [default: CONFIG's]",
+)
+@click.option(
     "--retime", is_flag=True, help="Measure times again, such as on a machine that is idle now."
 )
 @click.option(
@@ -87,6 +92,7 @@ def command(
     settings: tuple[tuple[str, Any], ...],
     split: Any,
     seeds: tuple[int, ...] | None,
+    baseline: str | None,
     retime: bool,
     dry_run: bool,
     partial: bool,
@@ -118,7 +124,7 @@ def command(
         raise click.UsageError(
             f"{len(chosen)} devices are for as many processes: give -j {len(chosen)}, or more."
         )
-    experiment = read_experiment(config, dict(settings), split, seeds or ())
+    experiment = read_experiment(config, dict(settings), split, seeds or (), baseline)
     experiment = experiment.on(
         open_dataset(
             experiment.recipe.data.dataset, root, DatasetOptions.of(experiment.recipe.data)
@@ -152,6 +158,7 @@ def command(
     words += [f"--set={key}={json.dumps(value)}" for key, value in settings]
     words += [] if split is None else ["--split", split]
     words += [] if seeds is None else ["--seeds", ",".join(map(str, seeds))]
+    words += [] if baseline is None else ["--baseline", baseline]
     words += [] if devices == "auto" else ["--device", devices]
     failed = (
         f"{len(failures)} of {left} networks failed; run the command again to retry. The first: "
@@ -226,7 +233,7 @@ def _report(
         )
         kept, trainings = out / TIMES / f"{experiment.name}.json", first_trainings(experiment)
         where = describe_device(resolve_device(device))
-        cells = {(entry.method, entry.budget) for entry in results}
+        cells = trainings.keys() & {(entry.method, entry.budget) for entry in results}
         timed = set(trainings.values())
         lost = [work for work in works if work.key in timed and not work.model.is_file()]
         if retime and lost:

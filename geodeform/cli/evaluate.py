@@ -93,7 +93,8 @@ _SAMPLERS = ("learned", "uniform", "interpolation", "oracle", "full")
     "table",
     type=OutputType(".csv"),
     metavar="FILE",
-    help="Also write the table of classes (.csv).",
+    help="Also write all figures as a long table (.csv): a row for each figure, map and class, "
+    "with value and unit; scores are 0 to 1.",
 )
 @device_option
 @overwrite_option

@@ -230,10 +230,11 @@ class _Campaign:
     def work_off(self, work: Work, device: str, environment: dict[str, str]) -> None:
         """Train a network and evaluate it, as far as that is not done."""
         try:
-            work.write_recipe()
+            work.folder.parent.mkdir(parents=True, exist_ok=True)  # of the lock
             with self._lock_of(work):
                 if self._stopped or work.is_done():  # another campaign may have done it meanwhile
                     return
+                work.write_recipe()
                 if not work.model.is_file():
                     command = _train_command(work, self.root, device)
                     if not self._run(work, None, command, environment):
@@ -343,7 +344,7 @@ def _title(experiment: Experiment, entry: Entry) -> str:
     if method.network_of is not None:
         method = experiment.methods[method.network_of]
     parts = [f"{method.study}: {method.title}" if method.study else method.title]
-    if experiment.networks == "own" and entry.budget is not None:
+    if entry.budget is not None and experiment.has_own_network(entry.method, entry.budget):
         parts.append(f"at {shown_size(entry.budget)}")
     if entry.fold:
         parts.append(f"without {', '.join(entry.fold)}")

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import FancyArrowPatch, Patch
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
@@ -61,6 +62,9 @@ PALE = "#E6E6E6"
 
 _LINE = 0.122  # a line of text, inches
 _TITLE = 8.0  # points
+_TITLE_PAD = 4.0  # from the axes, points
+_ARROW = 0.16  # length, inches
+_CONTRAST = 4.0  # of thin lines with white paper, at least
 _CLEAR = 0.03  # at either side of a number, inches
 _NARROW = 10.0  # largest over smallest value of a logarithmic axis with evenly spaced numbers
 
@@ -77,9 +81,19 @@ class Sheet:
         self._height = height
 
     def axes(
-        self, left: float, top: float, width: float, height: float, title: str, unit: str
+        self,
+        left: float,
+        top: float,
+        width: float,
+        height: float,
+        title: str,
+        unit: str,
+        note: str = "",
     ) -> Axes:
-        """Axes with a title and the name of the horizontal axis."""
+        """Axes with a title and the name of the horizontal axis.
+
+        A note lies between title and axes, at the right; its lines need room there.
+        """
         axes = self.figure.add_axes(
             (
                 left / WIDTH,
@@ -88,7 +102,13 @@ class Sheet:
                 height / self._height,
             )
         )
-        axes.set_title(title, fontsize=_TITLE, loc="left", pad=4, weight="bold")
+        pad = _TITLE_PAD + (72 * text_height(note) + 2 if note else 0)
+        axes.set_title(title, fontsize=_TITLE, loc="left", pad=pad, weight="bold")
+        if note:
+            self.figure.text(
+                (left + width) / WIDTH, 1 - (top - _TITLE_PAD / 72) / self._height, note,
+                fontsize=SMALL, ha="right", va="bottom", linespacing=1.1,
+            )  # fmt: skip
         axes.set_xlabel(unit, fontsize=SMALL, labelpad=2)
         axes.tick_params(labelsize=SMALL, length=2.5, pad=2, width=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -111,7 +131,8 @@ class Sheet:
         Args:
             axes: With limits that stay.
             height: Of the axes, inches.
-            ends: Method, x and y of its line's last point.
+            ends: Method, x and y of its line's last point; a method of which nothing is drawn has
+                a y of NaN and is named at the top, without a line to it.
         """
         width = axes.get_position().width * WIDTH
         labels = [wrapped(look.title, NAMES) for look, *_ in ends]
@@ -120,15 +141,17 @@ class Sheet:
             for _, x, y in ends
         ]
         heights = [text_height(label) + 0.02 for label in labels]
-        middles = _spread_out([float(y) * height for _, y in points], heights, height)
+        wanted = [height if math.isnan(y) else float(y) * height for _, y in points]
+        middles = _spread_out(wanted, heights, height)
         for (look, *_), label, (x, y), middle in zip(ends, labels, points, middles, strict=True):
             at, edge = 1 + 0.2 / width, middle / height
-            self.figure.add_artist(
-                Line2D(
-                    [x, 1 + 0.03 / width, at], [y, y, edge], transform=axes.transAxes,
-                    color=look.colour, linewidth=0.5, alpha=0.7, linestyle=":",
-                )
-            )  # fmt: skip
+            if not math.isnan(y):
+                self.figure.add_artist(
+                    Line2D(
+                        [x, 1 + 0.03 / width, at], [y, y, edge], transform=axes.transAxes,
+                        color=look.colour, linewidth=0.5, alpha=0.7, linestyle=":",
+                    )
+                )  # fmt: skip
             style = {**look.mark, "linestyle": "none"}
             self.figure.add_artist(Line2D([at], [edge], transform=axes.transAxes, **style))
             axes.text(
@@ -145,6 +168,7 @@ class Grid:
         left: Left of the first column.
         height: Of the axes.
         right: Free at the right.
+        above: For a title.
         gap: Between columns.
         across: Columns, at most.
         most: Width of the axes, at most.
@@ -160,6 +184,7 @@ class Grid:
         height: float,
         right: float = RIGHT,
         *,
+        above: float = ABOVE,
         gap: float = 0.14,
         across: int = ACROSS,
         most: float = WIDTH,
@@ -167,7 +192,8 @@ class Grid:
         # six are two rows of three, four are two of two
         rows = math.ceil(n / across)
         self._columns = math.ceil(n / rows)
-        self._left, self._gap, self._step = left, gap, ABOVE + height + BELOW
+        self._left, self._gap, self._above = left, gap, above
+        self._step = above + height + BELOW
         self._width = min(most, (WIDTH - left - right - (self._columns - 1) * gap) / self._columns)
         self.bottom = rows * self._step
 
@@ -175,7 +201,7 @@ class Grid:
         """Left, top and width of axes."""
         row, column = divmod(index, self._columns)
         left = self._left + column * (self._width + self._gap)
-        return left, ABOVE + row * self._step, self._width
+        return left, self._above + row * self._step, self._width
 
     def first(self, index: int) -> bool:
         """Whether axes are the first of their row."""
@@ -226,11 +252,65 @@ def draw_interval(axes: Axes, difference: Difference, at: float, style: dict[str
         style: Of a line with marks, with ``label``.
     """
     axes.hlines(
-        at, 100 * difference.low, 100 * difference.high, color=style["color"],
-        linewidth=style["linewidth"], linestyle=style["linestyle"], alpha=style.get("alpha"),
-        label=f"_{style['label']}",
+        at, 100 * difference.low, 100 * difference.high, color=inked(style["color"]),
+        linewidth=style["linewidth"], linestyle=style["linestyle"], label=f"_{style['label']}",
     )  # fmt: skip
     axes.plot(100 * difference.mean, at, **{**style, "linestyle": "none"})
+
+
+def draw_whisker(
+    axes: Axes, x: float, y: float, *, xerr: float | None = None, yerr: float | None = None
+) -> None:
+    """Draw a whisker at the end of a bar, in a white casing so that it is seen on any colour."""
+    for colour, width, cap in (("white", 2.5, 2.8), ("black", 0.9, 2.0)):
+        axes.errorbar(
+            x, y, xerr=xerr, yerr=yerr, fmt="none", ecolor=colour, elinewidth=width,
+            capsize=cap, capthick=width,
+        )  # fmt: skip
+
+
+def point_beyond(axes: Axes, look: Look, x: float, y: float) -> tuple[float, float]:
+    """Draw an arrow at the edge of axes, in the direction of a point that lies beyond them.
+
+    Args:
+        axes: With limits that stay.
+        look: Of the method.
+        x: Of the point.
+        y: Of the point.
+
+    Returns:
+        Where the arrow ends, on the axes' scales.
+    """
+    point = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+    edge = np.clip(point, 0, 1)
+    inches = np.array(axes.bbox.size) / axes.figure.dpi
+    start = edge - _ARROW * np.sign(np.round(point - edge, 6)) / inches
+    axes.add_patch(
+        FancyArrowPatch(
+            tuple(start), tuple(edge), transform=axes.transAxes, color=look.colour, linewidth=1.1,
+            arrowstyle="-|>", mutation_scale=7, shrinkA=0, shrinkB=0, clip_on=False,
+            label=look.title,
+        )
+    )  # fmt: skip
+    at = axes.transData.inverted().transform(axes.transAxes.transform(edge))
+    return float(at[0]), float(at[1])
+
+
+def inked(colour: str) -> tuple[float, float, float]:
+    """A colour for thin lines: as dark as they have to be to stand out from white paper.
+
+    By the contrast of WCAG 2, (1.05) / (luminance + 0.05).
+    """
+    linear = np.where(
+        (rgb := np.array(to_rgb(colour))) <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4
+    )
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    most = 1.05 / _CONTRAST - 0.05
+    linear *= min(1.0, most / max(luminance, 1e-9))
+    red, green, blue = np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
+    return float(red), float(green), float(blue)
 
 
 def write_beside(axes: Axes, row: float, words: str) -> None:
@@ -265,6 +345,15 @@ def limit_y(axes: Axes, values: Iterable[Summary]) -> None:
     margin = max(0.06 * (high - low), 0.2)
     axes.set_ylim(low - margin, high + margin)
     pale_grid(axes, "y")
+
+
+def limit_log_x(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic horizontal axis that holds all values, even where they are one."""
+    axes.set_xscale("log")
+    if values:
+        low, high = min(values), max(values)
+        room = max((high / low) ** 0.05, 1.05)
+        axes.set_xlim(low / room, high * room)
 
 
 def fixed_ticks(axes: Axes, names: dict[float, str], width: float, *, lines: int = 1) -> None:

@@ -225,9 +225,9 @@ def sampler_of(shown: Shown, look: Look) -> str:
     return shown.comparison.curve(look.name)[0].evaluations[0].sampler
 
 
-def classes_by_frequency(shown: Shown) -> dict[int, tuple[str, float]]:
+def classes_by_frequency(cell: Cell) -> dict[int, tuple[str, float]]:
     """Class → its name and share of the labelled pixels, of those that occur; from the largest."""
-    one = shown.cells()[0].evaluations[0]
+    one = cell.evaluations[0]
     shares = one.soft.confusion.frequencies()
     order = np.argsort(-shares, kind="stable")
     return {int(k): (one.classes[k], float(shares[k])) for k in order if shares[k] > 0}
@@ -245,6 +245,14 @@ def range_words(counts: Iterable[int]) -> str:
     """A count, or from the lowest to the highest."""
     low, high = min(found := set(counts)), max(found)
     return str(low) if low == high else f"{low} to {high}"
+
+
+def drawn_words(shown: Shown, budgets: Sequence[Size]) -> str:
+    """Which budgets are drawn, where some are left out."""
+    if len(budgets) == len(shown.budgets):
+        return ""
+    names = " and ".join(map(shown_size, budgets))
+    return f"Of {len(shown.budgets)} budgets {names} {'are' if len(budgets) > 1 else 'is'} drawn."
 
 
 def mean_words(counts: Iterable[int]) -> str:
@@ -287,8 +295,17 @@ def interval_words(shown: Shown, differences: Sequence[Difference]) -> str:
     return f"Marks are {mean_words(counts)}, lines {100 * LEVEL:.0f} % intervals {chance}."
 
 
-def sure_words(where: str, differences: Sequence[Difference]) -> str:
-    """How many intervals leave out 0, and on which side."""
+def sure_words(
+    where: str, differences: Sequence[Difference], *, without: str = "", beyond: int = 0
+) -> str:
+    """How many intervals leave out 0, and on which side.
+
+    Args:
+        where: What is equal, "pixels" or "time".
+        differences: Those that are counted.
+        without: Which are not.
+        beyond: How many more are at a time outside the baseline's own.
+    """
     enough = [one for one in differences if len(one.values) >= FEWEST_SEEDS]
     few = len(differences) - len(enough)
     said = []
@@ -298,11 +315,16 @@ def sure_words(where: str, differences: Sequence[Difference]) -> str:
         above = sum(d.better for d in enough)
         below = sum(d.worse for d in enough)
         n = len(enough)
+        of = f"the other {n}" if few else f"{n} interval{'s' * (n > 1)}"
         said.append(
-            f"{above} of {'the other ' if few else ''}{n} interval{'s' * (n > 1)} "
-            f"{'lies' if above == 1 else 'lie'} above 0, {below} below, {n - above - below} neither"
+            f"{above} of {of} {'lies' if above == 1 else 'lie'} above 0, {below} below, "
+            f"{n - above - below} neither"
         )
-    return f"At {where}, without oracles, {'; '.join(said)}." if said else ""
+    if beyond:
+        more = f"{beyond} more" if said else f"{beyond}"
+        said.append(f"{more} {'is' if beyond == 1 else 'are'} at a time outside the baseline's own")
+    without = f"without {without}, " if without else ""
+    return f"At equal {where}, {without}{'; '.join(said)}." if said else ""
 
 
 def _has(count: int) -> str:

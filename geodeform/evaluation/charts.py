@@ -7,10 +7,11 @@ dashed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -32,14 +33,18 @@ from geodeform.evaluation.chart_sheet import (
     Sheet,
     draw_interval,
     draw_points,
+    draw_whisker,
     fixed_ticks,
+    inked,
     legend_height,
+    limit_log_x,
     limit_y,
     log_ticks,
     name_rows,
     names_height,
     names_width,
     pale_grid,
+    point_beyond,
     ratio_ticks,
     text_height,
     text_width,
@@ -47,9 +52,11 @@ from geodeform.evaluation.chart_sheet import (
     write_beside,
 )
 from geodeform.evaluation.chart_shown import (
+    Look,
     Shown,
     class_gains,
     classes_by_frequency,
+    drawn_words,
     gain_words,
     gflop_per_megapixel,
     highest_words,
@@ -67,7 +74,7 @@ from geodeform.evaluation.chart_shown import (
     sure_words,
     time_per_megapixel,
 )
-from geodeform.evaluation.comparison import Comparison
+from geodeform.evaluation.comparison import Cell, Comparison
 from geodeform.evaluation.comparison_tables import (
     MAPS,
     UNKNOWN,
@@ -78,16 +85,22 @@ from geodeform.evaluation.comparison_tables import (
 )
 from geodeform.evaluation.experiment import shown_size
 from geodeform.evaluation.panels import Panel
-from geodeform.evaluation.study_charts import study_chart
+from geodeform.evaluation.study_charts import study_charts
 
 _CLASS_METHODS = 3  # learned methods whose classes are drawn, at most
 _MANY_CLASSES = 10  # from here on one less
+_FAR = 0.5  # a value this far beyond others, over their range, is not drawn on their axis
 
 _DEFORMED: dict[str, Any] = {
     "marker": "d", "markersize": 4.5, "markerfacecolor": "white", "markeredgecolor": "black",
     "markeredgewidth": 0.8, "linestyle": "none",
 }  # fmt: skip
-_TIMED: dict[str, Any] = {"marker": "|", "markersize": 7, "linewidth": 0.8, "linestyle": ":"}
+_TIMED: dict[str, Any] = {
+    "marker": "|", "markersize": 7, "markeredgewidth": 1.4, "linewidth": 1.3, "linestyle": ":",
+}  # fmt: skip
+_BEYOND: dict[str, Any] = {
+    "marker": "x", "markersize": 4.5, "markeredgewidth": 1.4, "linewidth": 1.1, "linestyle": "-.",
+}  # fmt: skip
 
 
 def charts(comparison: Comparison) -> list[Panel]:
@@ -116,7 +129,8 @@ def charts(comparison: Comparison) -> list[Panel]:
             _intrinsic,
         )
     ]  # fmt: skip
-    drawn += [study_chart(shown, study) for study in comparison.experiment.studies]
+    for study in comparison.experiment.studies:
+        drawn += study_charts(shown, study)
     drawn.append(_reliability(shown))
     return [panel for panel in drawn if panel is not None]
 
@@ -126,47 +140,79 @@ def _cost_curves(shown: Shown) -> Panel | None:
     if not shown.looks:
         return None
     cells = {look.name: shown.comparison.curve(look.name) for look in shown.looks}
-    high, low = (max(least, names_height(shown.looks)) for least in (2.5, 2.1))
-    below = ABOVE + high + BELOW + 0.16 + ABOVE  # sizes have two lines
-    sheet = Sheet(below + low + BELOW)
+    whole = {look: cells[look.name][0] for look in shown.looks if look.every_pixel}
+    sampled = shown.cells(shown.sampled)
+    heights = [
+        c.miou.mean + side * float(np.nan_to_num(c.miou.std)) for c in sampled for side in (-1, 1)
+    ]
+    off = {look for look, cell in whole.items() if _far(cell.miou.mean, heights)}
+    kept = [cell.miou for cell in sampled] + [
+        c.miou for look, c in whole.items() if look not in off
+    ]
     right = WIDTH - LEADER - NAMES - EDGE
     half = (right - LEFT - 2 * RIGHT) / 2
     clock = shown.found.clock
-    for left, top, width, height, title, unit, cost in (
-        (LEFT, ABOVE, right - LEFT, high, "Samples", "samples a window", samples),
-        (LEFT, below, half, low, f"{clock.capitalize()} time", "seconds a megapixel",
+    axes_of: tuple[tuple[float, float, str, str, str, Callable[[Cell], float]], ...] = (
+        (LEFT, right - LEFT, "Samples", "samples a window", "", samples),
+        (LEFT, half, f"{clock.capitalize()} time", "seconds a megapixel", "s/MP",
          time_per_megapixel),
-        (right - half, below, half, low, "Operations", "GFLOP a megapixel", gflop_per_megapixel),
-    ):  # fmt: skip
-        axes = sheet.axes(left, top, width, height, title, unit)
-        axes.set_xscale("log")
+        (right - half, half, "Operations", "GFLOP a megapixel", "GFLOP/MP", gflop_per_megapixel),
+    )  # fmt: skip
+    # what sees every pixel: an arrow points to it where it is far, a line is drawn at its height
+    # where that alone is on the axes
+    away, level, notes = {}, {}, {}
+    for _, width, title, _, short, cost in axes_of:
+        costs = [math.log(cost(cell)) for cell in sampled]
+        dear = {
+            look
+            for look, cell in whole.items()
+            if cost is not samples and _far(math.log(cost(cell)), costs)
+        }
+        away[title] = off | dear
+        level[title] = (set(whole) if cost is samples else dear) - off
+        notes[title] = "\n".join(
+            wrapped(_reached(look, cell, cost(cell) if short else None, short), width)
+            for look, cell in whole.items()
+            if look in away[title]
+        )
+    high, low = (max(least, names_height(shown.looks)) for least in (2.5, 2.1))
+    heads = {title: ABOVE + (text_height(note) if note else 0) for title, note in notes.items()}
+    first, *rest = heads.values()
+    below = first + high + BELOW + 0.16 + max(rest)  # sizes have two lines
+    sheet = Sheet(below + low + BELOW)
+    for left, width, title, unit, _, cost in axes_of:
+        top, height = (first, high) if cost is samples else (below, low)
+        axes = sheet.axes(left, top, width, height, title, unit, notes[title])
+        drawn = [cell for look, cell in whole.items() if look not in away[title] | level[title]]
+        limit_log_x(axes, [cost(cell) for cell in (*sampled, *drawn)])
         for look in shown.looks:
             curve = cells[look.name]
-            if look.every_pixel and cost is samples:
+            if look in level[title]:
                 axes.axhline(
                     100 * curve[0].miou.mean, color=look.colour, linewidth=0.9, linestyle=":",
                     label=look.title,
                 )  # fmt: skip
-            else:
+            elif look not in away[title]:
                 draw_points(axes, [cost(c) for c in curve], [c.miou for c in curve], look)
-        limit_y(axes, [cell.miou for cell in shown.cells()])
+        limit_y(axes, kept)
         if cost is samples:
-            sizes = [*shown.budgets, *(c.budget for c in shown.cells() if c.budget is not None)]
-            values = {float(math.prod(size)): shown_size(size) for size in sizes}
-            fixed_ticks(axes, values, width, lines=2)
+            _name_sizes(shown, axes, width)
         else:
             log_ticks(axes, width)
         if left == LEFT:
             axes.set_ylabel("full-resolution mIoU (%)", fontsize=SMALL)
         else:
             axes.tick_params(labelleft=False)
+        points = []
+        for look in shown.looks:
+            last = cells[look.name][-1]
+            x = axes.get_xlim()[1] if look.every_pixel and cost is samples else cost(last)
+            y = 100 * last.miou.mean
+            if look in away[title]:
+                x, y = point_beyond(axes, look, x, y)
+            points.append((look, x, y))
         if cost is not time_per_megapixel:
-            ends = []
-            for look in shown.looks:
-                last = cells[look.name][-1]
-                x = axes.get_xlim()[1] if look.every_pixel and cost is samples else cost(last)
-                ends.append((look, x, 100 * last.miou.mean))
-            sheet.name_ends(axes, height, ends)
+            sheet.name_ends(axes, height, points)
     said = [
         "What a budget buys: full-resolution mIoU over the samples of a window (above), and over "
         f"measured {clock} time and floating-point operations a megapixel of the scene (below), "
@@ -174,11 +220,30 @@ def _cost_curves(shown: Shown) -> Panel | None:
         "" if shown.comparison.timed else "Times were not measured side by side.",
         spread_words(shown.cells(), "points"),
         oracle_words(shown.looks, "are dashed, with hollow marks"),
-        "The dotted line sees every pixel." if len(shown.sampled) < len(shown.looks) else "",
+        "The dotted line sees every pixel." if whole.keys() - off else "",
+        "Axes end where the sampled methods do. What sees every pixel lies far beyond: an arrow "
+        "points there, and its mIoU and cost stand above the axes."
+        if any(notes.values())
+        else "",
         "Lines join budgets in order of size: where time is measured unsteadily they run back.",
         highest_words(shown),
     ]
     return Panel("Accuracy and cost", sentences(said), sheet.figure)
+
+
+def _far(value: float, others: Sequence[float]) -> bool:
+    """Whether a value lies so far beyond others that an axis with both would squeeze them."""
+    if not others:
+        return False
+    low, high = min(others), max(others)
+    return max(low - value, value - high) > _FAR * (high - low)
+
+
+def _reached(look: Look, cell: Cell, cost: float | None, unit: str) -> str:
+    """What a method reaches, in words, and at which cost."""
+    at = "" if cost is None else f" at {float(f'{cost:.3g}'):,g} {unit}"
+    figures = f"{100 * cell.miou.mean:.1f} %{at}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{look.title}: {figures}"
 
 
 def _bars(shown: Shown) -> Panel | None:
@@ -211,11 +276,9 @@ def _bars(shown: Shown) -> Panel | None:
                 place, 100 * miou.mean, height=0.62, label=look.title, linewidth=0.8, **look.bar
             )
             if len(cell.seeds) > 1:
-                axes.errorbar(
-                    100 * miou.mean, place, xerr=100 * miou.std, ecolor="black", elinewidth=0.9,
-                    capsize=2, fmt="none",
-                )  # fmt: skip
-            axes.plot(100 * cell.summary(deformed).mean, place, label="_deformed", **_DEFORMED)
+                draw_whisker(axes, 100 * miou.mean, place - 0.13, xerr=100 * miou.std)
+            at = place + 0.15  # beside the whisker
+            axes.plot(100 * cell.summary(deformed).mean, at, label="_deformed", **_DEFORMED)
             write_beside(axes, place, spread(miou))
         axes.set_xlim(0, 105 * most)
         name_rows(axes, labels, named=grid.first(index))
@@ -243,7 +306,7 @@ def _class_gains(shown: Shown) -> Panel | None:
     found = [look for look in shown.sampled if gains.get(look.name)]
     if not found:
         return None
-    classes = classes_by_frequency(shown)
+    classes = classes_by_frequency(shown.cells()[0])
     order, labels = list(classes), _class_labels(classes)
     most = _CLASS_METHODS - (len(order) > _MANY_CLASSES)
     ranked = sorted(
@@ -334,9 +397,8 @@ def _differences(shown: Shown) -> Panel | None:
         )
     if any(timed is not None and timed.beyond for *_, timed in rows):
         handles.append(
-            Line2D([], [], color="black", alpha=0.4, **_TIMED,
-                   label="the same, from the baseline's nearest budget")
-        )  # fmt: skip
+            Line2D([], [], color="black", label="at a time outside the baseline's own", **_BEYOND)
+        )
     left = max(map(text_width, labels.values())) + 0.7
     sheet = Sheet(0.08 + height + BELOW + legend_height(handles))
     axes = sheet.axes(
@@ -354,21 +416,23 @@ def _differences(shown: Shown) -> Panel | None:
         )  # fmt: skip
     for (look, _, pixels, timed), at in zip(rows, places, strict=True):
         if pixels is not None:
-            shift = 0.16 if timed is not None else 0.0
+            shift = 0.18 if timed is not None else 0.0
             style = {**look.mark, "linewidth": 1.2, "label": f"{look.title}, equal pixels"}
             draw_interval(axes, pixels, at - shift, style)
         if timed is not None:
+            what = "other" if timed.beyond else "equal"
             style = {
-                **_TIMED, "color": look.colour, "alpha": 0.4 if timed.beyond else 1.0,
-                "label": f"{look.title}, equal time",
+                **(_BEYOND if timed.beyond else _TIMED), "color": inked(look.colour),
+                "label": f"{look.title}, {what} time",
             }  # fmt: skip
-            draw_interval(axes, timed.difference, at + (0.16 if pixels else 0.0), style)
+            draw_interval(axes, timed.difference, at + (0.18 if pixels else 0.0), style)
     axes.set_yticks(
         places, ["all" if budget is None else shown_size(budget) for _, budget, *_ in rows]
     )
     axes.tick_params(axis="y", length=0)
     pale_grid(axes, "x")
     sheet.legend(handles, 0.08 + height + BELOW)
+    counted = [row for row in rows if not (row[0].oracle or row[0].every_pixel)]
     said = [
         f"Difference in full-resolution mIoU from the baseline ({shown.baseline.title}), "
         "paired by seed, with as many samples"
@@ -381,23 +445,42 @@ def _differences(shown: Shown) -> Panel | None:
             shown, [p for _, _, p, _ in rows if p] + [t.difference for _, _, _, t in rows if t]
         ),
         oracle_words(looks, "have hollow marks and dashed intervals"),
-        "Pale marks: the baseline was not evaluated at that time, and its nearest budget stands "
-        "for it."
-        if len(handles) > 2
+        "Crosses: the method's time is outside the baseline's own, so that the best of its budgets "
+        "below, or its smallest one, stands for it."
+        if any(t.beyond for *_, t in rows if t)
         else "",
-        sure_words("equal pixels", [p for look, _, p, _ in rows if p and not look.oracle]),
-        sure_words("equal time", [t.difference for look, _, _, t in rows if t and not look.oracle]),
-    ]
+        sure_words(
+            "pixels", [p for _, _, p, _ in counted if p],
+            without=_uncounted([look for look, _, p, _ in rows if p]),
+        ),
+        sure_words(
+            "time", [t.difference for *_, t in counted if t and not t.beyond],
+            without=_uncounted([look for look, *_, t in rows if t]),
+            beyond=sum(t.beyond for *_, t in counted if t),
+        ),
+    ]  # fmt: skip
     return Panel("Difference from the baseline", sentences(said), sheet.figure)
+
+
+def _uncounted(looks: Sequence[Look]) -> str:
+    """Which of some methods are no rivals of the baseline."""
+    kinds = ["oracles"] if any(look.oracle for look in looks) else []
+    kinds += ["methods that see every pixel"] if any(look.every_pixel for look in looks) else []
+    return " and ".join(kinds)
 
 
 def _class_frequencies(shown: Shown) -> Panel | None:
     """Figure 13."""
-    evenly = ("uniform", "interpolation")
-    looks = [look for look in shown.sampled if sampler_of(shown, look) not in evenly]
+    methods = shown.comparison.experiment.methods
+    looks = [
+        look
+        for look in shown.sampled
+        if sampler_of(shown, look) not in ("uniform", "interpolation")
+        or methods[look.name].allocation == "need"
+    ]
     if not (looks and shown.budgets):
         return None
-    classes = classes_by_frequency(shown)
+    classes = classes_by_frequency(shown.cells()[0])
     order, labels = list(classes), _class_labels(classes)
     budgets = shown.budgets
     if len(budgets) > ACROSS:
@@ -446,15 +529,16 @@ def _class_frequencies(shown: Shown) -> Panel | None:
     said = [
         "How sampling changes the classes' frequencies: share of a class among the samples over "
         "its share of the pixels, on a logarithmic axis. Right of 1 a class is sampled more than "
-        "evenly. Methods that sample evenly lie at 1 and are left out.",
-        spread_words(shown.cells(looks), "marks"),
+        "evenly. Methods that sample all windows alike and evenly lie at 1 and are left out.",
+        drawn_words(shown, budgets),
+        spread_words([c for look in looks for b in budgets if (c := shown.cell(look, b))], "marks"),
         oracle_words(looks, "are hollow"),
     ]
     if extremes:
         _, look, budget, name, value = max(extremes, key=lambda one: one[0])
         said.append(
-            f"The largest change without labels: {name} by {look.title} at {shown_size(budget)}, "
-            f"{value:.2f} times its share."
+            f"The largest change drawn, without labels: {name} by {look.title} at "
+            f"{shown_size(budget)}, {value:.2f} times its share."
         )
     return Panel("Class frequency in the samples", sentences(said), sheet.figure)
 
@@ -487,31 +571,39 @@ def _trimaps(shown: Shown) -> Panel | None:
             for look, cell in cells.items():
                 values = [
                     cell.summary(figure) if column == 0 else paired(cell, base, figure)
-                    for figure in figures
+                    for figure in (() if column == 1 and look.every_pixel else figures)
                 ]
                 there = [value for value in values if value is not None]
                 if there:
                     draw_points(axes, widths, there, look)
-                    ends.append((look, float(widths[-1]), 100 * there[-1].mean))
                     drawn += there
+                end = 100 * there[-1].mean if there else math.nan
+                ends.append((look, float(widths[-1]), end))
             axes.set_ylabel(unit, fontsize=SMALL, labelpad=2)
             if drawn:
                 limit_y(axes, drawn)
             fixed_ticks(axes, {float(w): f"{w:g}" for w in widths}, width)
             if column == 1:
                 sheet.name_ends(axes, height, ends)
+    every = any(look.every_pixel for look in shown.looks)
     said = [
         "Accuracy of the full-resolution map near the borders between classes: share of right "
         "pixels less than so many pixels from a border of the labels, on a logarithmic axis; and "
         f"its difference from the baseline ({shown.baseline.title}), paired by seed.",
-        spread_words(shown.cells(), "points"),
+        drawn_words(shown, budgets),
+        "What sees every pixel is left out of the differences, which it would squeeze."
+        if every
+        else "",
+        spread_words(
+            [c for b in budgets for k in shown.looks if (c := shown.cell(k, b))], "points"
+        ),
         oracle_words(shown.looks, "are dashed, with hollow marks"),
     ]
     return Panel("Accuracy near borders", sentences(said), sheet.figure)
 
 
 def _intrinsic(shown: Shown) -> Panel | None:
-    """What sampling allows against what comes out: the idea of figure 3."""
+    """What sampling allows over the samples, figure 6, and against what comes out, figure 3."""
     if not shown.budgets:
         return None
     looks = shown.sampled
@@ -528,14 +620,31 @@ def _intrinsic(shown: Shown) -> Panel | None:
     bottom = math.ceil(n / columns) * block_height
     across_page = 2 if single else columns
     width = min(3.0, (WIDTH - RIGHT - across_page * LEFT) / across_page)
+    several = any(len(shown.comparison.curve(look.name)) > 1 for look in looks)
+    above = row_height + 0.16 if several else 0  # sizes have two lines
+    bottom += above
     sheet = Sheet(bottom + legend_height(handles))
+    for number, (name, figure, _) in enumerate(pairs if above else ()):
+        half = (WIDTH - RIGHT - 2 * LEFT) / 2
+        axes = sheet.axes(
+            LEFT + number * (half + LEFT), ABOVE, half, height, f"Samples, {name}",
+            "samples a window",
+        )  # fmt: skip
+        limit_log_x(axes, [samples(cell) for cell in shown.cells(looks)])
+        for look in looks:
+            curve = shown.comparison.curve(look.name)
+            draw_points(axes, [samples(c) for c in curve], [c.summary(figure) for c in curve], look)
+        limit_y(axes, [cell.summary(figure) for cell in shown.cells(looks)])
+        _name_sizes(shown, axes, half)
+        if number == 0:
+            axes.set_ylabel("intrinsic mIoU (%)", fontsize=SMALL)
     correlations = []
     for index, budget in enumerate(shown.budgets):
         block, column = divmod(index, columns)
         for row, (name, across, up) in enumerate(pairs):
             axes = sheet.axes(
                 LEFT + (row if single else column) * (width + LEFT),
-                block * block_height + (0 if single else row) * row_height + ABOVE,
+                above + block * block_height + (0 if single else row) * row_height + ABOVE,
                 width, height, f"{shown_size(budget)}, {name}", "intrinsic mIoU (%)",
             )  # fmt: skip
             if column == 0:
@@ -559,8 +668,10 @@ def _intrinsic(shown: Shown) -> Panel | None:
     sheet.legend(handles, bottom)
     said = [
         "What sampling allows and what comes out: intrinsic mIoU, of the labels themselves sampled "
-        "and mapped back, against full-resolution mIoU of the predictions; for the map that users "
-        "get (soft) and for the nearest sample's class (nearest). Each has axes of its own.",
+        "and mapped back, "
+        + ("over the samples of a window (top row, logarithmic axis) and " if above else "")
+        + "against full-resolution mIoU of the predictions; for the map that users get (soft) and "
+        "for the nearest sample's class (nearest). Each has axes of its own.",
         spread_words(shown.cells(looks), "marks"),
         oracle_words(looks, "are hollow"),
     ]
@@ -623,10 +734,22 @@ def _reliability(shown: Shown) -> Panel | None:
     said = [
         f"Reliability at {shown_size(budget)}: accuracy of the pixels by confidence, in "
         f"{N_BINS} bins, of {seeds}. On the diagonal confidence is what it says; below it the map "
-        "is too sure. ECE is the mean distance from the diagonal, by pixels.",
+        "is too sure. ECE is the mean distance from the diagonal, by pixels"
+        + (
+            ": here of the counts added up, in the table the mean of the seeds' own."
+            if max(counts) > 1
+            else "."
+        ),
         oracle_words([look for look, *_ in found], "are dashed, with hollow marks"),
     ]
     return Panel("Confidence and accuracy", sentences(said), sheet.figure)
+
+
+def _name_sizes(shown: Shown, axes: Axes, width: float) -> None:
+    """Ticks at the samples of a window on axes of a width in inches, in two lines."""
+    sizes = [*shown.budgets, *(c.budget for c in shown.cells() if c.budget is not None)]
+    values = {float(math.prod(size)): shown_size(size) for size in sizes}
+    fixed_ticks(axes, values, width, lines=2)
 
 
 def _class_labels(classes: Mapping[int, tuple[str, float]]) -> list[str]:

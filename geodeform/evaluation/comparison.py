@@ -10,6 +10,10 @@ Other trainings: v_s / n, v_s the sample variance of the n differences. It is
 d̄ ± t·√(v_b + v_s/n), t Student's with Welch and Satterthwaite's degrees of freedom, since n is
 small: a bootstrap over three seeds covers 80 % where it says 95 %. (In simulations this one covers
 93 % with three seeds that differ much, and 94 to 95 % where they do not.)
+
+A difference at equal time has a third: which of the baseline's budgets takes that time is measured.
+Each of the r rounds of :mod:`geodeform.evaluation.timing` gives a difference of its own; the
+variance of their median, that of them times π / 2r, is added.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ from geodeform.config import Size
 from geodeform.errors import ConfigError
 from geodeform.evaluation.experiment import Entry, Experiment
 from geodeform.evaluation.result import Cost, Evaluation, pooled
-from geodeform.evaluation.timing import CellKey, Times
+from geodeform.evaluation.timing import CellKey, Clock, Times
 
 RESAMPLES = 4000
 """Resamples of a bootstrap."""
@@ -38,8 +41,6 @@ LEVEL = 0.95
 
 FEWEST_SEEDS = 3
 """With fewer a difference is never sure."""
-
-Clock = Literal["processor", "wall-clock"]
 
 _CHUNK = 250  # resamples counted at once
 _Counts = NDArray[np.float64]
@@ -75,8 +76,8 @@ class Cell:
         budget: Samples (h, w) of a window; None where every pixel is seen.
         seeds: Of the trainings.
         evaluations: One a seed, pooled over the held-out parts.
-        times: Measured beside the other cells; None where only the evaluations' own times are
-            there, which other work on the machine may have stretched.
+        times: Measured beside the other cells; None for points of studies, and where only the
+            evaluations' own times are there, which other work on the machine may have stretched.
     """
 
     method: str
@@ -182,16 +183,35 @@ class EqualTime:
     Attributes:
         seconds_per_megapixel: Of the method, by the clock that was asked for.
         samples: Samples of a window that serve the baseline best in that time, interpolated.
-        beyond: Whether that time is outside the baseline's, so that the best of its budgets below,
-            or its smallest one, stands for it.
+        longer: Whether that time is longer than all of the baseline's, whose best one stands for
+            it: more samples might serve the baseline better, so the method may be found worse, but
+            not better.
+        shorter: Whether it is shorter than all of them, and the smallest budget stands for it:
+            the method may be found better, but not worse.
         difference: Of the method from the baseline there, its mIoU interpolated linearly over the
             logarithm of time.
     """
 
     seconds_per_megapixel: float
     samples: float
-    beyond: bool
+    longer: bool
+    shorter: bool
     difference: Difference
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the baseline was not evaluated around that time, so the times are not equal."""
+        return self.longer or self.shorter
+
+    @property
+    def better(self) -> bool:
+        """Whether the method is surely above the baseline in the same time."""
+        return self.difference.better and not self.longer
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is surely below."""
+        return self.difference.worse and not self.shorter
 
 
 class Comparison:
@@ -208,7 +228,7 @@ class Comparison:
         experiment: As given.
         cells: (method, budget) → cell, of those that have a seed; in the experiment's order.
         missing: Evaluations that are not there.
-        timed: Whether all cells were timed beside each other.
+        timed: Whether all methods were timed beside each other.
     """
 
     def __init__(
@@ -241,9 +261,10 @@ class Comparison:
         self._differences: dict[CellKey, Difference | None] = {}
         self._at_equal_time: dict[tuple[str, Size | None, Clock], EqualTime | None] = {}
         # Of one run or of none: times of different runs do not compare.
-        self.timed = bool(times) and complete.keys() <= (times or {}).keys()
+        methods = {cell for cell in complete if not experiment.methods[cell[0]].study}
+        self.timed = bool(times) and methods <= (times or {}).keys()
         for (method, budget), whole in complete.items():
-            beside = times[method, budget] if times and self.timed else None
+            beside = times.get((method, budget)) if times and self.timed else None
             self.cells[method, budget] = Cell(
                 method, budget, tuple(whole), tuple(whole.values()), beside
             )
@@ -309,27 +330,25 @@ class Comparison:
 
     def _equal_time(self, ours: Cell, clock: Clock) -> EqualTime | None:
         base = self._baseline_budgets
-        if not base or not self.timed:
+        if not base or ours.times is None:
             return None
-        spent = ours.clocked(clock)
-        # More samples take longer: what says otherwise is chance.
-        times = np.log(np.maximum.accumulate([cell.clocked(clock) for cell in base]))
-        wanted = math.log(spent)
-        upper = int(np.searchsorted(times, wanted))
-        # The curve is straight between budgets, so its highest point is one of them or its end.
-        choices = [[(1.0, cell)] for cell in base[: max(upper, 1)]]
-        beyond = upper in (0, len(base)) and abs(wanted - times[min(upper, len(base) - 1)]) > 1e-9
-        if 0 < upper < len(base):
-            share = float((wanted - times[upper - 1]) / (times[upper] - times[upper - 1]))
-            choices.append([(1 - share, base[upper - 1]), (share, base[upper])])
-        parts = max(choices, key=lambda one: sum(w * cell.miou.mean for w, cell in one))
-        difference = paired_difference(ours, parts, self.experiment.block_items)
+        spent, beside = ours.clocked(clock), [cell.clocked(clock) for cell in base]
+        parts = _best_within(base, beside, spent)
+        by_round = np.stack([c.times.by(clock) for c in (ours, *base) if c.times is not None])
+        rounds = [
+            ours.miou.mean - _weighted(_best_within(base, theirs, one))
+            for one, *theirs in by_round.T.tolist()
+        ]
+        difference = paired_difference(ours, parts, self.experiment.block_items, rounds)
         if difference is None:
             return None
         samples = math.exp(
             sum(weight * math.log(math.prod(cell.budget or (1,))) for weight, cell in parts)
         )
-        return EqualTime(spent, samples, bool(beyond), difference)
+        more = 1 + 1e-9
+        return EqualTime(
+            spent, samples, spent > more * max(beside), more * spent < beside[0], difference
+        )
 
     @cached_property
     def _baseline_budgets(self) -> list[Cell]:
@@ -357,8 +376,41 @@ class Comparison:
         return None
 
 
+def _best_within(
+    base: Sequence[Cell], times: Sequence[float], spent: float
+) -> list[tuple[float, Cell]]:
+    """The best that the baseline reaches in a time, its smallest budget at least.
+
+    Args:
+        base: The baseline's cells, in order of budget.
+        times: Of each.
+        spent: What may be spent, in the same unit.
+
+    Returns:
+        (weight, cell), weights of sum 1.
+    """
+    # More samples take longer: what says otherwise is chance.
+    logs = np.log(np.maximum.accumulate(times))
+    wanted = math.log(spent)
+    upper = int(np.searchsorted(logs, wanted))
+    # The curve is straight between budgets, so its highest point is one of them or its end.
+    choices = [[(1.0, cell)] for cell in base[: max(upper, 1)]]
+    if 0 < upper < len(base):
+        part = float((wanted - logs[upper - 1]) / (logs[upper] - logs[upper - 1]))
+        choices.append([(1 - part, base[upper - 1]), (part, base[upper])])
+    return max(choices, key=_weighted)
+
+
+def _weighted(parts: Sequence[tuple[float, Cell]]) -> float:
+    """Weighted mean of cells' mIoU."""
+    return sum(weight * cell.miou.mean for weight, cell in parts)
+
+
 def paired_difference(
-    ours: Cell, base: Sequence[tuple[float, Cell]], block_items: int = 1
+    ours: Cell,
+    base: Sequence[tuple[float, Cell]],
+    block_items: int = 1,
+    rounds: Sequence[float] = (),
 ) -> Difference | None:
     """A cell's mIoU minus a weighted mean of others', with its interval (see the module's head).
 
@@ -366,6 +418,7 @@ def paired_difference(
         ours: A method's cell.
         base: (weight, cell), weights of sum 1.
         block_items: Successive images that are drawn together, such as frames of a video.
+        rounds: The difference by the times of each round, where times decided the weights.
 
     Returns:
         The difference over the seeds that all have; None where there is none.
@@ -397,21 +450,27 @@ def paired_difference(
         for start in range(0, RESAMPLES, _CHUNK)
     ]
     of_blocks = float(np.nanvar(np.concatenate(means)))
-    half = _half_width(of_blocks, values)
+    half = _half_width(of_blocks, values, rounds)
     # the variance of R draws is known to a share of sqrt(2 / R), of which its root has half
-    more = _half_width(of_blocks * (1 + math.sqrt(2 / RESAMPLES)), values)
+    more = _half_width(of_blocks * (1 + math.sqrt(2 / RESAMPLES)), values, rounds)
     mean = float(values.mean())
     return Difference(tuple(values.tolist()), mean - half, mean + half, abs(more - half))
 
 
-def _half_width(of_blocks: float, values: NDArray[np.float64]) -> float:
-    """Half of the interval's width, from the blocks' variance and the seeds' differences."""
-    n = len(values)
+def _half_width(
+    of_blocks: float, values: NDArray[np.float64], rounds: Sequence[float] = ()
+) -> float:
+    """Half of the interval's width: by the blocks' variance, the seeds' and rounds' differences."""
+    n, r = len(values), len(rounds)
     of_seeds = float(np.var(values, ddof=1)) / n if n > 1 else 0.0
-    whole = of_blocks + of_seeds
+    of_times = float(np.var(rounds, ddof=1)) * math.pi / (2 * r) if r > 1 else 0.0
+    whole = of_blocks + of_seeds + of_times
     if whole == 0:
         return 0.0
-    freedom = math.inf if of_seeds == 0 else (n - 1) * (whole / of_seeds) ** 2
+    estimated = [(one, k - 1) for one, k in ((of_seeds, n), (of_times, r)) if one > 0]
+    freedom = (
+        1 / sum((one / whole) ** 2 / free for one, free in estimated) if estimated else math.inf
+    )
     quantile = stats.norm if math.isinf(freedom) else stats.t(freedom)
     return float(quantile.ppf((1 + LEVEL) / 2)) * math.sqrt(whole)
 

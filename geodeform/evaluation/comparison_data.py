@@ -146,6 +146,7 @@ def _cell(found: Findings, cell: Cell) -> dict[str, Any]:
             for name, figure in figures.items()
             for summary in (cell.summary(figure),)
         },
+        "timed_side_by_side": cell.times is not None,
         "wall_clock_seconds_per_megapixel": cell.seconds_per_megapixel,
         "processor_seconds_per_megapixel": cell.cpu_seconds_per_megapixel,
         "clock": cell.clock,
@@ -168,8 +169,10 @@ def _equal_time(one: EqualTime | None) -> dict[str, Any] | None:
     return {
         "seconds_per_megapixel": one.seconds_per_megapixel,
         "samples": one.samples,
-        "beyond": one.beyond,
+        "beyond": "longer" if one.longer else "shorter" if one.shorter else None,
         "difference": _difference(one.difference),
+        "better": one.better,
+        "worse": one.worse,
     }
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from geodeform.config import TrainConfig
 from geodeform.errors import OutputError
 from geodeform.evaluation.campaign import Work
@@ -46,6 +48,7 @@ from geodeform.evaluation.comparison_tables import (
     difference_table,
     fold_table,
     interval,
+    joined,
     maps_table,
     methods_table,
     miou_table,
@@ -68,6 +71,7 @@ from geodeform.training.datasets.base import listed
 from geodeform.training.datasets.registry import DATASETS
 
 PICTURES = "pictures"
+_BUSY = 0.85  # share of the wall-clock time; an idle machine gives a process about all of it
 _LEVEL = f"{100 * LEVEL:.0f} %"
 
 _CHARTS_OF = {
@@ -160,9 +164,9 @@ def _document(
     experiment = found.experiment
     left = list(charts)
 
-    def take(*titles: str) -> list[Figure]:
-        taken = [one for one in left if one.title in titles]
-        left[:] = [one for one in left if one.title not in titles]
+    def take(*titles: str, also: str | None = None) -> list[Figure]:
+        taken = [p for p in left if p.title in titles or (also and p.title.startswith(also))]
+        left[:] = [one for one in left if one not in taken]
         return [Figure(one.title, one.caption, one.figure) for one in taken]
 
     studies = [
@@ -171,7 +175,7 @@ def _document(
         if (table := study_table(found, study)) is not None
     ]
     of = {key: take(*titles) for key, titles in _CHARTS_OF.items()}
-    of |= {study.title: take(study.title) for study, _ in studies}
+    of |= {one.title: take(one.title, also=f"{one.title}: classes") for one, _ in studies}
     sections = [
         Section("What came out", _outcome(found)),
         Section("Full-resolution mIoU", [miou_table(found), *of["miou"]]),
@@ -216,16 +220,22 @@ def _opening(found: Findings, works: Sequence[Work]) -> list[Part]:
     names = sorted({one.architecture for one in evaluations})
     windows = sorted({size[:2] for one in evaluations if one.sampler != "full"
                       for size in one.sizes})  # fmt: skip
-    budgets = _joined([found.at(budget) for budget in found.budgets])
+    budgets = joined([found.at(budget) for budget in found.budgets])
     networks = (
         "one network serves all budgets"
         if experiment.networks == "shared"
         else "each budget has a network of its own"
     )
+    if experiment.baseline_networks != experiment.networks and experiment.baseline_budgets:
+        networks += (
+            ", and the baseline has ones of its own where it is evaluated besides"
+            if experiment.baseline_networks == "own"
+            else ", which serves the baseline at the nearest of its further budgets, too"
+        )
     rest = "; studies vary single settings" if experiment.studies else ""
     said = [
         f"{_counted(len(found.methods), 'method')} on the dataset {name} ({dataset}), "
-        f"{_length(found)}. The segmenter is {_joined(names)}; {networks}{rest}.",
+        f"{_length(found)}. The segmenter is {joined(names)}; {networks}{rest}.",
         f"Evaluated on {_counted(len(items), 'item')} ({experiment.split}: {listed(items)}; "
         f"{megapixels:,.1f} megapixels)"
         + (
@@ -234,12 +244,12 @@ def _opening(found: Findings, works: Sequence[Work]) -> list[Part]:
             else ""
         )
         + (f", with {budgets} samples" if budgets else "")
-        + (f" a window of {_joined([shown_size(w) for w in windows[:3]])} px" if windows else "")
+        + (f" a window of {joined([shown_size(w) for w in windows[:3]])} px" if windows else "")
         + (f" and {len(windows) - 3} other sizes" if len(windows) > 3 else "")
         + ".",
         _seeds(found),
         f"Made by geodeform {', '.join(sorted({one.version for one in evaluations}))} on "
-        f"{_joined(sorted({one.cost.device for one in evaluations}))}.",
+        f"{joined(sorted({one.cost.device for one in evaluations}))}.",
     ]
     parts: list[Part] = [Paragraph(experiment.about)] if experiment.about else []
     parts.append(Paragraph(" ".join(said)))
@@ -322,17 +332,21 @@ def _corrections(found: Findings) -> str:
 def _count(found: Findings) -> str:
     """How many differences are sure, at equal pixels and at equal time."""
     said = []
+    rivals = [cell for budget in found.budgets for cell in found.rivals(budget)]
     for where in ("pixels", "time"):
-        differences = []
-        for budget in found.budgets:
-            for cell in found.rivals(budget):
-                if where == "pixels":
-                    differences.append(found.difference(cell.method, budget))
-                else:
-                    timed = found.at_equal_time(cell.method, budget)
-                    differences.append(None if timed is None else timed.difference)
-        known = [one for one in differences if one is not None]
-        enough = [one for one in known if len(one.values) >= FEWEST_SEEDS]
+        known: list[tuple[Difference, bool, bool]] = []  # with whether it is better, worse
+        beyond = 0
+        for cell in rivals:
+            if where == "pixels":
+                equal = found.difference(cell.method, cell.budget)
+                known += [] if equal is None else [(equal, equal.better, equal.worse)]
+            else:
+                timed = found.at_equal_time(cell.method, cell.budget)
+                if timed is not None and timed.beyond:
+                    beyond += 1
+                elif timed is not None:
+                    known.append((timed.difference, timed.better, timed.worse))
+        enough = [one for one in known if len(one[0].values) >= FEWEST_SEEDS]
         few = len(known) - len(enough)
         parts = []
         if few:
@@ -341,12 +355,17 @@ def _count(found: Findings) -> str:
                 "too few seeds to say"
             )
         if enough:
-            above = sum(one.better for one in enough)
-            below = sum(one.worse for one in enough)
+            above = sum(better for _, better, _ in enough)
+            below = sum(worse for *_, worse in enough)
             of = f"the other {len(enough)}" if few else _counted(len(enough), "difference")
             parts.append(
                 f"{above} of {of} lie above 0 with their whole interval, {below} below, "
                 f"{len(enough) - above - below} neither"
+            )
+        if beyond:
+            parts.append(
+                f"{beyond} {'more ' if known else ''}{'is' if beyond == 1 else 'are'} at a time "
+                "outside the baseline's own"
             )
         if parts:
             said.append(f"at equal {where}, {', and '.join(parts)}")
@@ -369,15 +388,16 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
         said.append(f"{which} {_named(found, best)}, {_height(found, best)}.")
         equal = found.difference(best.method, budget)
         if equal is not None:
-            said.append(f"At equal pixels: {_verdict(equal)}.")
+            said.append(f"At equal pixels: {_verdict(equal, equal.better, equal.worse)}.")
         timed = found.at_equal_time(best.method, budget)
         if timed is not None:
-            where = (
-                f"outside the baseline's own, which is taken at {timed.samples:,.0f} samples"
-                if timed.beyond
-                else f"where the baseline is best with {timed.samples:,.0f} samples"
-            )
-            said.append(f"At equal time ({where}): {_verdict(timed.difference)}.")
+            where = f"where the baseline is best with {timed.samples:,.0f} samples"
+            if timed.longer:
+                where = f"longer than the baseline's, whose best is at {timed.samples:,.0f} samples"
+            elif timed.shorter:
+                where = f"shorter than the baseline's, which is at {timed.samples:,.0f} samples"
+            verdict = _verdict(timed.difference, timed.better, timed.worse)
+            said.append(f"At equal time ({where}): {verdict}.")
         ratio = found.equal_accuracy(best)
         if ratio is not None:
             said.append(
@@ -388,7 +408,8 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
         gain = found.difference(oracle.method, budget)
         said.append(
             f"The oracle {_named(found, oracle)}, which sees the labels, reaches "
-            f"{_height(found, oracle)}" + (f": {_verdict(gain)}." if gain is not None else ".")
+            f"{_height(found, oracle)}"
+            + (f": {_verdict(gain, gain.better, gain.worse)}." if gain is not None else ".")
         )
     if not said:
         return ""
@@ -416,14 +437,17 @@ def _every_pixel(found: Findings) -> str:
     return f"{text} Against it: {'; '.join(below)}." if below else text
 
 
-def _verdict(difference: Difference) -> str:
-    """A difference in words, no better than its interval."""
+def _verdict(difference: Difference, better: bool, worse: bool) -> str:
+    """A difference in words, no better than its interval and what stands for the baseline."""
+    said = _short(difference)
     if len(difference.values) < FEWEST_SEEDS:
-        return f"{_short(difference)}, too few seeds to say"
-    if not difference.sure:
-        what = "holds 0" if difference.low <= 0 <= difference.high else "ends as good as at 0"
-        return f"{_short(difference)}, an interval that {what}, so no difference is shown"
-    return f"{_short(difference)}, {'better' if difference.better else 'worse'}"
+        return f"{said}, too few seeds to say"
+    if better or worse:
+        return f"{said}, {'better' if better else 'worse'}"
+    if difference.sure:
+        return f"{said}, which says nothing of equal times"
+    what = "holds 0" if difference.low <= 0 <= difference.high else "ends as good as at 0"
+    return f"{said}, an interval that {what}, so no difference is shown"
 
 
 def _height(found: Findings, cell: Cell) -> str:
@@ -452,11 +476,21 @@ def _timing(found: Findings) -> list[Part]:
         down = sum(a.clocked() > b.clocked() for a, b in pairwise(curve))
         steps, falls = steps + max(len(curve) - 1, 0), falls + down
         noisy += [found.title(name)] if down else []
+    times = [c.times for c in found.comparison.cells.values() if c.times is not None]
+    quartiles = [np.percentile(one.by(found.clock), (25, 50, 75)) for one in times]
+    scatter = float(np.median([(high - low) / mid for low, mid, high in quartiles]))
+    said += f" The middle half of a method's rounds differ by {share(scatter)} (median of methods)."
     if falls:
         said += (
             f" They are noisy: in {falls} of {steps} steps to a method's next larger budget "
             f"{found.clock} time falls ({', '.join(noisy)}). Read what is said of equal time with "
             "that in mind."
+        )
+    busy = float(np.median([one.cpu_seconds / one.seconds for one in times]))
+    if found.clock == "processor" and busy < _BUSY:
+        said += (
+            f" The machine did other work: processor time is {share(busy)} of wall-clock time, so "
+            "say nothing by the latter; measure again with --retime."
         )
     return [Paragraph(said)]
 
@@ -535,8 +569,9 @@ def _sureness(found: Findings) -> list[str]:
             "Equal time: the highest mIoU of the baseline within that time, interpolated over the "
             "logarithm of its own, of which the longest up to each budget counts: more samples "
             "take longer. Where it gets worse with more samples it is taken at fewer; the choice "
-            "is by the figures compared, so it favours the baseline a little. Said and drawn is "
-            f"{found.clock} time."
+            "is by the figures compared, so it favours the baseline a little. Each round of the "
+            "times gives a difference of its own; their variance, times \u03c0 / 2 by their number "
+            f"(that of a median), is added in the interval. Said and drawn is {found.clock} time."
         )
     said.append(
         "Same mIoU: the baseline's mean mIoU, interpolated over the logarithm of its samples; said "
@@ -632,12 +667,3 @@ def _counted(count: int, noun: str) -> str:
     ('1 seed', '3 seeds')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _joined(words: Sequence[str]) -> str:
-    """Words for a sentence.
-
-    >>> _joined(["a", "b", "c"]), _joined(["a"])
-    ('a, b and c', 'a')
-    """
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

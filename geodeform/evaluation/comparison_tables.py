@@ -14,7 +14,6 @@ from geodeform.evaluation.comparison import (
     FEWEST_SEEDS,
     LEVEL,
     Cell,
-    Clock,
     Comparison,
     Difference,
     EqualTime,
@@ -24,7 +23,7 @@ from geodeform.evaluation.comparison import (
 from geodeform.evaluation.comparison_pages import Strong, Table, Text
 from geodeform.evaluation.experiment import Experiment, Study, shown_size, training_key
 from geodeform.evaluation.result import TOLERANCES, Evaluation
-from geodeform.evaluation.timing import ROUNDS
+from geodeform.evaluation.timing import Clock
 from geodeform.evaluation.ways import WAYS
 
 UNKNOWN = "\u2013"
@@ -75,6 +74,15 @@ def other_figures(widths: Sequence[int]) -> dict[str, Figure]:
         **{f"trimap, {width} px": trimap(k) for k, width in enumerate(widths)},
         "ECE": lambda one: one.calibration.error(),
     }
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words for a sentence.
+
+    >>> joined(["a", "b", "c"]), joined(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 class Findings:
@@ -314,8 +322,10 @@ def difference_table(found: Findings) -> Table | None:
         note=f"{_BOLD} "
         + (
             "Equal time: the highest that the baseline reaches within the method's time, and with "
-            "how many samples; * where that time is outside its own, so that the best of its "
-            "budgets below, or its smallest one, stands for it."
+            "how many samples. \u2191: that time is longer than all of the baseline's, so with "
+            "more samples it might do better than its best; nothing is called better there. "
+            "\u2193: shorter than that of its smallest budget, which stands for it; nothing is "
+            "called worse."
             if timed
             else UNTIMED
         ),
@@ -342,7 +352,27 @@ def baseline_table(found: Findings) -> Table | None:
         ["Samples", "mIoU, %", "share of pixels", f"{found.clock} s/MP"],
         [("", rows)],
         note=times_note(found)
-        + (" For equal time, the longest up to each budget counts." if timed else ""),
+        + (" For equal time, the longest up to each budget counts." if timed else "")
+        + _untrained(found),
+    )
+
+
+def _untrained(found: Findings) -> str:
+    """At which of its further budgets the baseline's networks were not trained."""
+    experiment = found.experiment
+    sizes = [
+        budget
+        for budget in experiment.baseline_budgets
+        if budget
+        not in experiment.config_of(
+            experiment.baseline, experiment.folds[0], experiment.seeds[0], budget
+        ).model.sizes
+    ]
+    if not sizes:
+        return ""
+    return (
+        f" Its networks were not trained at {joined([shown_size(size) for size in sizes])}: ones "
+        "that were might do better there."
     )
 
 
@@ -369,10 +399,11 @@ def cost_table(found: Findings) -> Table:
 
 def times_note(found: Findings) -> str:
     """Where times come from."""
-    if found.comparison.timed:
+    timed = next((c.times for c in found.comparison.cells.values() if c.times is not None), None)
+    if timed is not None:
         return (
-            f"Times: one network of each method, all on the same images turn by turn, median of "
-            f"{ROUNDS} rounds, without reading files."
+            "Times: one network of each method, all on the same images turn by turn in a changing "
+            f"order, median of {len(timed.rounds)} rounds, without reading files."
         )
     return (
         "Times: of the evaluations, which ran one after another or beside other work, medians over "
@@ -711,19 +742,21 @@ def _figures_table(found: Findings, figures: Mapping[str, Figure], title: str, n
     return Table(title, ["Method", *figures], groups, group_head="Samples", note=note)
 
 
-def _sides(difference: Difference | None) -> list[Text]:
-    """A difference and its interval."""
+def _sides(difference: Difference | None, sure: bool | None = None) -> list[Text]:
+    """A difference and its interval; bold where it is sure, which the interval says by default."""
     if difference is None:
         return [UNKNOWN, UNKNOWN]
     texts = [points(difference.mean), interval(difference)]
-    return [Strong(text) for text in texts] if difference.sure else [*texts]
+    bold = difference.sure if sure is None else sure
+    return [Strong(text) for text in texts] if bold else [*texts]
 
 
 def _timed(timed: EqualTime | None) -> list[Text]:
     if timed is None:
         return [UNKNOWN, UNKNOWN, UNKNOWN]
-    beyond = "*" if timed.beyond else ""
-    return [*_sides(timed.difference), f"{timed.samples:,.0f}{beyond}"]
+    mark = "\u2191" if timed.longer else "\u2193" if timed.shorter else ""
+    sides = _sides(timed.difference, timed.better or timed.worse)
+    return [*sides, f"{timed.samples:,.0f}{mark}"]
 
 
 def _cost(cell: Cell) -> list[str]:

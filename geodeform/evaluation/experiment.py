@@ -18,6 +18,7 @@ two experiments share is trained once, and a run that was stopped continues wher
     seeds: [0, 1, 2]
     baseline: uniform                 # what the others are compared with
     baseline_budgets: [36, 72]        # where it is evaluated besides, to compare at equal time
+    baseline_networks: shared         # there by the networks of the budgets above, or by its own
     methods:
       uniform: {settings: {model.sampler: uniform}}
       joint: {title: joint loss, settings: {model.sampler: joint}}
@@ -179,6 +180,8 @@ class Experiment:
         studies: Variations.
         baseline: Name of the method that the others are compared with.
         baseline_budgets: Further budgets of the baseline, in order of size.
+        baseline_networks: ``own``: at each of these it has networks that are trained at that size
+            alone; ``shared``: those of the nearest of the experiment's budgets.
         budgets: Samples (h, w) of a window, in order of size.
         networks: ``shared``: one network for all budgets; ``own``: one for each.
         seeds: Of the trainings.
@@ -208,6 +211,7 @@ class Experiment:
     leave_one_out: bool
     split: SplitName
     block_items: int = 1
+    baseline_networks: Networks = "shared"
     dataset: LabelledDataset | None = None
 
     def budgets_of(self, method: str) -> tuple[Size | None, ...]:
@@ -308,7 +312,7 @@ class Experiment:
         settings: dict[str, Any] = {"run.seed": seed}
         if fold:
             settings["data.val_items"] = list(fold)
-        sizes = self._trained_sizes(budget)
+        sizes = self._trained_sizes(method, budget)
         if one.recipes:
             recipe = one.recipes[sizes[0]].merged(self.settings)
         else:
@@ -338,8 +342,24 @@ class Experiment:
     def _splits(self) -> dict[tuple[tuple[str, ...], int], Split]:
         return {}
 
-    def _trained_sizes(self, budget: Size | None) -> tuple[Size, ...]:
+    def has_own_network(self, method: str, budget: Size | None) -> bool:
+        """Whether a cell's network is trained for its budget alone."""
+        if budget is None:
+            return False
+        if self._is_beside(method, budget):
+            return self.baseline_networks == "own"
+        return self.networks == "own"
+
+    def _is_beside(self, method: str, budget: Size) -> bool:
+        """Whether only the baseline is evaluated there."""
+        return method == self.baseline and budget not in (
+            self.methods[method].budgets or self.budgets
+        )
+
+    def _trained_sizes(self, method: str, budget: Size | None) -> tuple[Size, ...]:
         """Sizes that a network is trained at, to be evaluated at a budget."""
+        if self.has_own_network(method, budget) and budget is not None:
+            return (budget,)
         if self.networks == "shared" or budget is None:
             return self.budgets
         # where the baseline is evaluated besides, by the network of the nearest budget
@@ -408,6 +428,7 @@ def read_experiment(
     overrides: Mapping[str, Any] | None = None,
     split: SplitName | None = None,
     seeds: Sequence[int] = (),
+    baseline: str | None = None,
 ) -> Experiment:
     """Read an experiment (see the module's head).
 
@@ -416,6 +437,8 @@ def read_experiment(
         overrides: Dotted settings over those of all trainings.
         split: Part that is evaluated, instead of the file's.
         seeds: Of all trainings, instead of the file's.
+        baseline: Name of the method that the others are compared with, instead of the file's. The
+            experiment is then called ``NAME-over-METHOD``: its report is one of its own.
 
     Raises:
         ConfigError: If the file cannot be read, a key is unknown, or a value does not fit.
@@ -429,7 +452,9 @@ def read_experiment(
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     try:
-        experiment = _experiment(path, values, overrides or {})
+        experiment = _experiment(path, values, overrides or {}, baseline)
+        if baseline is not None and baseline != str(values["baseline"]):
+            experiment = replace(experiment, name=f"{experiment.name}-over-{baseline}")
         if chosen:
             methods = {name: replace(one, seeds=()) for name, one in experiment.methods.items()}
             experiment = replace(experiment, seeds=chosen, methods=methods)
@@ -450,7 +475,7 @@ def shown_size(size: Size) -> str:
 
 _KEYS = {
     "title", "about", "recipe", "settings", "held_out", "split", "block_items", "budgets",
-    "networks", "seeds", "baseline", "baseline_budgets", "methods", "studies",
+    "networks", "seeds", "baseline", "baseline_budgets", "baseline_networks", "methods", "studies",
 }  # fmt: skip
 _METHOD_KEYS = {
     "title", "recipe", "settings", "network_of", "sampler", "allocation", "budgets", "seeds",
@@ -458,7 +483,9 @@ _METHOD_KEYS = {
 _STUDY_KEYS = {"method", "setting", "values", "changes", "budgets", "seeds"}
 
 
-def _experiment(path: Path, values: Any, overrides: Mapping[str, Any]) -> Experiment:
+def _experiment(
+    path: Path, values: Any, overrides: Mapping[str, Any], asked_baseline: str | None
+) -> Experiment:
     top = _section(values, _KEYS, "the experiment")
     for needed in ("recipe", "budgets", "methods", "baseline"):
         if needed not in top:
@@ -471,11 +498,19 @@ def _experiment(path: Path, values: Any, overrides: Mapping[str, Any]) -> Experi
         raise ConfigError("'budgets' needs at least one size.")
     networks = _choice(top.get("networks", "shared"), get_args(Networks), "networks")
     methods = _methods(top["methods"], path.parent, budgets if networks == "own" else ())
-    baseline = str(top["baseline"])
+    baseline = asked_baseline or str(top["baseline"])
     if baseline not in methods:
         raise ConfigError(
             f"The baseline '{baseline}' is no method{nearest_names(baseline, list(methods))}; "
             f"there are {listed(tuple(methods))}."
+        )
+    beside = _choice(
+        top.get("baseline_networks", "shared"), get_args(Networks), "baseline_networks"
+    )
+    if beside == "own" and methods[baseline].recipes:
+        raise ConfigError(
+            f"'baseline_networks: own' needs sizes that settings give; the baseline '{baseline}' "
+            "has recipes of its own, of which there are none for further budgets."
         )
     studies = _studies(top.get("studies") or {}, methods)
     held_out, leave_one_out = top.get("held_out"), False
@@ -502,6 +537,7 @@ def _experiment(path: Path, values: Any, overrides: Mapping[str, Any]) -> Experi
         leave_one_out=leave_one_out,
         split=_choice(top.get("split", "val"), SPLITS, "split"),
         block_items=_count(top.get("block_items", 1), "block_items"),
+        baseline_networks=beside,
     )
 
 

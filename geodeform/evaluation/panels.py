@@ -6,6 +6,9 @@ right than the baseline. The largest gain, the median and the largest loss are d
 picks. Predictions are made again by the pipeline that was measured, in the same batches, for the
 windows that touch the block: on the same machine what is drawn has the very counts of the
 evaluation.
+
+Classes have the dataset's own colours where all of them stay apart, for colour-blind readers too,
+and else other ones of the same hues; captions say so.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +49,7 @@ from geodeform.plot.layers import (
     class_picture,
     density_norm,
 )
+from geodeform.plot.safe_colours import APART, SIGHTS, SafeScheme, safe_scheme
 from geodeform.plot.views import to_rgb
 from geodeform.predict import WindowPrediction
 from geodeform.run import PathLike
@@ -370,7 +375,7 @@ class _Artist:
             entries = [self._entry(name, self._budget(name), block) for name in names]
             cells = [self._cell(entry, block, labels) for entry in entries if entry is not None]
             rows.append((block, image, labels, cells))
-        figure = _draw_blocks(rows, self.data.classes)
+        figure = _draw_blocks(rows, self._colours.classes)
         return Panel(
             f"What the methods see and map at {shown_size(self.pair.budget)} samples",
             self._block_caption(chosen, names),
@@ -402,7 +407,7 @@ class _Artist:
             cells = [None if e is None else self._cell(e, block, labels) for e in entries]
             grid.append((f"{shown_size(budget)}, {self._share(budget)}", cells))
         titles = [self.experiment.methods[name].title for name in names]
-        figure = _draw_rates(image, labels, titles, grid, self.data.classes)
+        figure = _draw_rates(image, labels, titles, grid, self._colours.classes)
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
         noun = self._noun()
         smallest = [cell for cell in grid[0][1] if cell is not None]
@@ -411,9 +416,15 @@ class _Artist:
             f"It is the {noun} of median gain of '{ours}' over '{base}' at the smallest budget "
             f"({block.gain_words(_drawn_gain(smallest))}), among {block.blocks} ({_LEFT_OUT}). "
             "Under each map: share of the "
-            f"{noun}'s known pixels that are right. {self._seeds_said([block])}{self._marks(names)}"
+            f"{noun}'s known pixels that are right. {self._seeds_said([block])}"
+            f"{_colours_said(self._colours)}{self._marks(names)}"
         )
         return Panel(f"One {noun} at the smallest budgets", caption, figure)
+
+    @cached_property
+    def _colours(self) -> SafeScheme:
+        """The classes as all maps show them, and their legend."""
+        return safe_scheme(self.data.classes, NODATA_GREY)
 
     def _methods(self, chosen: Sequence[Chosen]) -> list[str]:
         """Baseline, the learned method, an oracle and every pixel, as far as all blocks have it."""
@@ -506,7 +517,7 @@ class _Artist:
             "right. Then, for each method, what the network sees of the window "
             f"that covers most of the {noun} (dashed: the {noun}'s edge), and its map at full "
             f"resolution with the share of known pixels that are right. {self._seeds_said(chosen)}"
-            f"{self._marks(names)}"
+            f"{_colours_said(self._colours)}{self._marks(names)}"
         )
 
     def _noun(self) -> str:
@@ -718,6 +729,24 @@ def _pooled(evaluations: Sequence[Evaluation]) -> dict[tuple[str, int, int], tup
             counts.counts += unit.counts
             found[key] = counts, times + 1
     return found
+
+
+def _colours_said(found: SafeScheme) -> str:
+    """A caption's sentence on class colours; none where they are the dataset's own and apart."""
+    if found.apart and not found.changed:
+        return ""
+    normal, *blind = SIGHTS
+    seen = f"CIE Lab in {normal} and in simulated {_and(blind)}"
+    changed = " Not all class colours are the dataset's own: lightness and saturation are changed"
+    if found.apart:
+        return f"{changed} until every two, and unknown, lay at least {APART} apart in {seen}."
+    # rounded down: never as far apart as aimed at
+    closest = (
+        f"the two that come closest lie {math.floor(found.distance)} apart, of {APART} aimed at"
+    )
+    if found.changed:
+        return f"{changed} to bring them further apart in {seen}; {closest}."
+    return f" Class colours are the dataset's own, some of them alike in {seen}: {closest}."
 
 
 def _rank_name(rank: int, n: int, gain: float) -> str:

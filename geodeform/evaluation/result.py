@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -380,13 +380,137 @@ class Evaluation:
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
+    def long_table(self) -> list[dict[str, Any]]:
+        """All figures of :meth:`summary`, a row each: what :meth:`write_csv` writes.
+
+        Every row says what was evaluated, so that those of several evaluations can be put one below
+        the other, and whether an oracle made the map. The columns:
+
+        * ``model``, ``dataset``, ``split``, ``sampler``, ``oracle``, ``allocation``, ``budget``,
+          ``overlap``, and ``device`` of :class:`Cost`: as the attributes.
+        * ``items``: names with a space between, where they were named; None of a split.
+        * ``figure``: such as ``miou``, ``boundary_f1`` or ``peak_memory_bytes``; names are those of
+          the JSON.
+        * ``map``: ``soft`` (the one that users get), ``nearest``, ``deformed`` (at the samples),
+          ``intrinsic`` or ``intrinsic_nearest``; None for what belongs to none of them.
+        * ``class_id``, ``class``: None for figures of all classes together.
+        * ``at``: tolerance of a boundary score, distance of a trimap from the borders, bin of the
+          calibration (mean confidence and accuracy of equal steps of confidence); None for others.
+        * ``value``: a number; None where there is none, as for a class that does not occur.
+        * ``unit``: ``1`` for scores, shares and ratios (a score of 0…1, not per cent), else ``px``,
+          ``s``, ``byte``, ``FLOP``, ``window``, ``parameter``, or one over ``Mpx`` of the scene.
+        """
+        same = {
+            "model": self.model,
+            "dataset": self.dataset,
+            "split": self.split,
+            "items": None if self.split else " ".join(self.items),
+            "sampler": self.sampler,
+            "oracle": self.oracle,
+            "allocation": self.allocation,
+            "budget": self.budget,
+            "overlap": self.overlap,
+            "device": self.cost.device,
+        }
+        return [{**same, **row} for row in (*self._overall_rows(), *self._class_rows())]
+
+    def _overall_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of :meth:`long_table` that belong to no class."""
+        summary = self.summary()
+        for kind in ("soft", "nearest"):
+            for figure, value in summary[kind].items():
+                if not isinstance(value, dict):
+                    yield _long_row(figure, value, kind)
+                    continue
+                unit = " px" if figure == "trimap_accuracy" else ""
+                for at, score in value.items():
+                    yield _long_row(figure, score, kind, at=f"{at}{unit}")
+        yield _long_row("miou", summary["deformed_miou"], "deformed")
+        yield _long_row("accuracy", summary["deformed_accuracy"], "deformed")
+        yield _long_row("miou", summary["intrinsic_miou"], "intrinsic")
+        yield _long_row("miou", summary["intrinsic_miou_nearest"], "intrinsic_nearest")
+        calibration = summary["calibration"]
+        for figure in ("ece", "brier_top_class", "mean_confidence"):
+            yield _long_row(figure, calibration[figure], "soft")
+        bins = calibration["bins"]
+        for number, one in enumerate(bins, 1):
+            at = f"bin {number} of {len(bins)}"
+            yield _long_row("bin_pixels", one["pixels"], "soft", at=at, unit="px")
+            yield _long_row("bin_confidence", one["confidence"], "soft", at=at)
+            yield _long_row("bin_accuracy", one["accuracy"], "soft", at=at)
+        for figure, unit in _COST_UNITS.items():
+            yield _long_row(figure, summary["cost"][figure], unit=unit)
+
+    def _class_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of :meth:`long_table` that belong to a class."""
+        for row in self.per_class():
+            which = {"class_id": row["id"], "class": row["class"]}
+            for key, (figure, kind, at) in _CLASS_FIGURES.items():
+                yield {**_long_row(figure, row[key], kind, at=at), **which}
+
     def write_csv(self, path: str | Path) -> None:
-        """Write :meth:`per_class` to a file, one row a class; empty cells where there is none."""
-        rows = self.per_class()
+        """Write :meth:`long_table` to a file, a row a figure; cells of None are empty."""
+        rows = self.long_table()
         with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+_CLASS_FIGURES: dict[str, tuple[str, str | None, str | None]] = {
+    "iou": ("iou", "soft", None),
+    "iou_nearest": ("iou", "nearest", None),
+    "iou_deformed": ("iou", "deformed", None),
+    "iou_intrinsic": ("iou", "intrinsic", None),
+    "iou_intrinsic_nearest": ("iou", "intrinsic_nearest", None),
+    "precision": ("precision", "soft", None),
+    "recall": ("recall", "soft", None),
+    "f1": ("f1", "soft", None),
+    "boundary_f1": ("boundary_f1", "soft", TOLERANCES[0]),
+    "boundary_f1_3px": ("boundary_f1", "soft", TOLERANCES[1]),
+    "share_of_pixels": ("share_of_pixels", None, None),
+    "share_of_samples": ("share_of_samples", None, None),
+    "frequency_change": ("frequency_change", None, None),
+}
+"""What :meth:`Evaluation.per_class` has: its figure, map and tolerance in the long table."""
+
+_COST_UNITS = {
+    "scene_pixels": "px",
+    "sampled_pixels": "px",
+    "sampled_share": "1",
+    "windows": "window",
+    "flops": "FLOP",
+    "flops_per_megapixel": "FLOP/Mpx",
+    "seconds": "s",
+    "cpu_seconds": "s",
+    "seconds_reading": "s",
+    "seconds_with_reading": "s",
+    "seconds_per_megapixel": "s/Mpx",
+    "peak_memory_bytes": "byte",
+    "device_memory_bytes": "byte",
+    "parameters": "parameter",
+}
+"""Units of :meth:`Cost.to_dict`, in the order of the long table."""
+
+
+def _long_row(
+    figure: str,
+    value: float | None,
+    kind: str | None = None,
+    *,
+    at: str | None = None,
+    unit: str = "1",
+) -> dict[str, Any]:
+    """The columns of :meth:`Evaluation.long_table` that tell figures apart, of no class."""
+    return {
+        "figure": figure,
+        "map": kind,
+        "class_id": None,
+        "class": None,
+        "at": at,
+        "value": value,
+        "unit": unit,
+    }
 
 
 _PLAIN = (

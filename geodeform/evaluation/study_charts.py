@@ -21,6 +21,7 @@ from geodeform.evaluation.chart_sheet import (
     Sheet,
     draw_interval,
     draw_points,
+    draw_whisker,
     fixed_ticks,
     legend_height,
     limit_y,
@@ -33,6 +34,7 @@ from geodeform.evaluation.chart_sheet import (
 from geodeform.evaluation.chart_shown import (
     Look,
     Shown,
+    classes_by_frequency,
     interval_words,
     oracle_words,
     sentences,
@@ -49,12 +51,13 @@ from geodeform.evaluation.comparison_tables import (
 )
 from geodeform.evaluation.experiment import Experiment, Study
 from geodeform.evaluation.panels import Panel
+from geodeform.evaluation.result import Evaluation
 
 _BLUR = "model.edge_radius"
 _LOG_FROM = 8.0  # largest over smallest value of a study that is drawn on a logarithmic axis
 
 _BASELINE: dict[str, Any] = {"linestyle": ":", "linewidth": 1.1}
-_OWN: dict[str, Any] = {
+_RING: dict[str, Any] = {
     "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": "black",
     "markeredgewidth": 0.9,
 }  # fmt: skip
@@ -92,24 +95,25 @@ class _Varied:
         return list(zip(self.study.points, self.study.labels, strict=True))
 
 
-def study_chart(shown: Shown, study: Study) -> Panel | None:
+def study_charts(shown: Shown, study: Study) -> list[Panel]:
     """Draw a study.
 
     Values of a setting are a curve with the method's own value and the baseline, radii of the blur
-    bars of intrinsic and of reached mIoU, and named changes differences from the method.
+    bars of intrinsic and of reached mIoU, with a further panel of the classes for each budget, and
+    named changes differences from the method.
 
     Args:
         shown: What is drawn of the comparison.
         study: One of its experiment's.
 
     Returns:
-        A panel under the study's title; None where no point has a result, or where changes cannot
-        be compared with the method that they change.
+        A panel under the study's title, before those of classes; none where no point has a result,
+        or where changes cannot be compared with the method that they change.
     """
     experiment = shown.comparison.experiment
     cells = [cell for point in study.points for cell in shown.comparison.curve(point)]
     if not cells:
-        return None
+        return []
     look = shown.known[study.method]
     # the method itself may have no result yet
     if any(shown.found.is_oracle(point) for point in study.points):
@@ -129,8 +133,11 @@ def study_chart(shown: Shown, study: Study) -> Panel | None:
     }
     varied = _Varied(study, look, key, numbers, own, cells, budgets)
     if key == _BLUR:
-        return _blur_study(shown, varied)
-    return _value_study(shown, varied) if numbers else _change_study(shown, varied)
+        drawn: list[Panel | None] = [_blur_study(shown, varied)]
+        drawn += [_blur_classes(shown, varied, budget) for budget in budgets]
+    else:
+        drawn = [_value_study(shown, varied) if numbers else _change_study(shown, varied)]
+    return [panel for panel in drawn if panel is not None]
 
 
 def _value_study(shown: Shown, varied: _Varied) -> Panel:
@@ -138,8 +145,8 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
     look, numbers, height, find = varied.method, varied.numbers, 2.0, shown.comparison.cell
     handles = [
         Line2D([], [], label=f"{look.title}: values of the study", **look.mark),
-        Line2D([], [], label="its own value", **_OWN, linestyle="none"),
-        *_baseline_handles(shown, varied),
+        Line2D([], [], label="its own value", **_RING, linestyle="none"),
+        *_baseline_handles(shown, varied.budgets),
     ]
     grid = Grid(len(varied.budgets), LEFT, height, gap=LEFT, most=4.2)
     sheet = Sheet(grid.bottom + legend_height(handles))
@@ -166,7 +173,7 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
             drawn.append(own.miou)
             if budget in varied.own:
                 at = varied.own[budget]
-                draw_points(axes, [at], [own.miou], look, over={**_OWN, "label": "own"})
+                draw_points(axes, [at], [own.miou], look, over={**_RING, "label": "own"})
             else:
                 axes.axhline(100 * own.miou.mean, color=look.colour, linewidth=0.9, label="own")
         if base is not None:
@@ -192,13 +199,13 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
 
 
 def _blur_study(shown: Shown, varied: _Varied) -> Panel:
-    """Figures 3 and 14: bars of intrinsic and of reached mIoU over the radius of the blur."""
+    """Figure 14: bars of intrinsic and of reached mIoU over the radius of the blur."""
     look, height, find = varied.method, 1.5, shown.comparison.cell
     columns = (
         ("intrinsic mIoU (%)", MAPS["intrinsic"]), ("full-resolution mIoU (%)", MAPS["users' map"]),
     )  # fmt: skip
     handles: list[Line2D | Patch] = [
-        Patch(label=look.title, **look.bar), *_baseline_handles(shown, varied),
+        Patch(label=look.title, **look.bar), *_baseline_handles(shown, varied.budgets),
     ]  # fmt: skip
     grid = Grid(2 * len(varied.budgets), LEFT, height, gap=LEFT, across=2)
     sheet = Sheet(grid.bottom + legend_height(handles))
@@ -217,10 +224,7 @@ def _blur_study(shown: Shown, varied: _Varied) -> Panel:
             axes.bar(place, 100 * value.mean, width=0.7, label=label, linewidth=0.8, **look.bar)
             end = 100 * value.mean
             if len(cell.seeds) > 1:
-                axes.errorbar(
-                    place, 100 * value.mean, yerr=100 * value.std, ecolor="black", elinewidth=0.9,
-                    capsize=2, fmt="none",
-                )  # fmt: skip
+                draw_whisker(axes, place, 100 * value.mean, yerr=100 * value.std)
                 end += 100 * value.std
             most = max(most, end)
             axes.annotate(
@@ -247,6 +251,68 @@ def _blur_study(shown: Shown, varied: _Varied) -> Panel:
         _best_points(shown, varied),
     ]
     return Panel(varied.study.title, sentences(said), sheet.figure)
+
+
+def _blur_classes(shown: Shown, varied: _Varied, budget: Size | None) -> Panel | None:
+    """Figure 3: IoU of each class over the radius of the blur; None of a single radius."""
+    look, find = varied.method, shown.comparison.cell
+    points = [
+        (place, label, cell)
+        for place, (name, label) in enumerate(varied.points)
+        if (cell := find(name, budget)) is not None
+    ]
+    if len(points) < 2:
+        return None
+    base = find(shown.baseline.name, budget)
+    classes = classes_by_frequency(points[0][2])
+    handles = [
+        Line2D([], [], label=look.title, **look.mark),
+        Line2D([], [], label="highest mean of the class", **_RING, linestyle="none"),
+        *_baseline_handles(shown, [budget]),
+    ]
+    height = 1.15
+    titles = [wrapped(f"{name}, {100 * part:.1f} %", 1.1) for name, part in classes.values()]
+    grid = Grid(
+        len(classes), LEFT, height, above=max(map(text_height, titles)) + 0.1, gap=0.54, across=4,
+    )  # fmt: skip
+    sheet = Sheet(grid.bottom + legend_height(handles))
+    best = []  # the radius of each class
+    for index, (k, title) in enumerate(zip(classes, titles, strict=True)):
+        left, top, width = grid.place(index)
+        axes = sheet.axes(left, top, width, height, "", "radius of the blur")
+        axes.set_title(title, fontsize=SMALL, loc="left", pad=3)
+
+        def iou(one: Evaluation, k: int = k) -> float:
+            return float(one.soft.confusion.iou()[k])
+
+        drawn = [cell.summary(iou) for *_, cell in points]
+        draw_points(axes, [place for place, *_ in points], drawn, look)
+        at = max(range(len(points)), key=lambda n: drawn[n].mean)
+        axes.plot(points[at][0], 100 * drawn[at].mean, linestyle="none", label="highest", **_RING)
+        best.append(f"{classes[k][0]} {points[at][1]}")
+        if base is not None:
+            drawn.append(base.summary(iou))
+            axes.axhline(
+                100 * drawn[-1].mean, color=shown.baseline.colour, label="baseline", **_BASELINE
+            )
+        limit_y(axes, drawn)
+        axes.set_xlim(-0.4, len(varied.points) - 0.6)
+        fixed_ticks(axes, {float(n): label for n, label in enumerate(varied.study.labels)}, width)
+        if grid.first(index):
+            axes.set_ylabel("IoU (%)", fontsize=SMALL)
+    sheet.legend(handles, grid.bottom)
+    said = [
+        f"IoU of each class over the radius by which the labels' edges are blurred ({varied.key}, "
+        f"in pixels of the density), at {budget_name(budget)}, from the most frequent class to the "
+        "rarest, each with its share of the pixels; vertical axes do not begin at 0. As figure 3 "
+        "of the paper, but one network segments all classes at once; the paper's told one class "
+        "from the rest.",
+        spread_words([cell for *_, cell in points], "points"),
+        oracle_words([look], "are dashed, with hollow marks"),
+        f"The radius of the highest mean: {', '.join(best)}.",
+    ]
+    several = f" at {budget_name(budget)}" if len(varied.budgets) > 1 else ""
+    return Panel(f"{varied.study.title}: classes{several}", sentences(said), sheet.figure)
 
 
 def _change_study(shown: Shown, varied: _Varied) -> Panel | None:
@@ -288,15 +354,15 @@ def _change_study(shown: Shown, varied: _Varied) -> Panel | None:
         "change, paired by seed.",
         interval_words(shown, list(found.values())),
         oracle_words([look], "have hollow marks and dashed intervals"),
-        sure_words("equal pixels", list(found.values())),
+        sure_words("pixels", list(found.values())),
     ]
     return Panel(study.title, sentences(said), sheet.figure)
 
 
-def _baseline_handles(shown: Shown, varied: _Varied) -> list[Line2D]:
-    """The baseline's entry in a legend, where it has a result at a budget of the study."""
+def _baseline_handles(shown: Shown, budgets: list[Size | None]) -> list[Line2D]:
+    """The baseline's entry in a legend, where it has a result at one of the budgets."""
     look = shown.baseline
-    if not any(shown.comparison.cell(look.name, budget) for budget in varied.budgets):
+    if not any(shown.comparison.cell(look.name, budget) for budget in budgets):
         return []
     return [Line2D([], [], color=look.colour, label=f"baseline: {look.title}", **_BASELINE)]
 

@@ -2,7 +2,10 @@
 
 Times of evaluations that ran hours apart on a machine that did other work cannot be compared. Here
 every method predicts the same images in turn, several rounds, and the median counts: what slows the
-machine for a while slows all of them.
+machine for a while slows all of them. Each round has an order of its own, so that no method always
+comes after the same other one: in a fixed order, the first to read every pixel after one that does
+not took up to 1.6 times what it takes elsewhere. The rounds are kept: how much they differ is part
+of what is said of equal time.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from geodeform.config import Size
 from geodeform.errors import ConfigError
@@ -22,14 +27,17 @@ from geodeform.evaluation.campaign import Work
 from geodeform.evaluation.data import EvaluationData
 from geodeform.evaluation.evaluate import Settings, time_prediction
 from geodeform.evaluation.experiment import Experiment, shown_size
+from geodeform.geo.outputs import OutputSet
 from geodeform.models.model_file import load_model
 from geodeform.training.windows import used_area
 
-ROUNDS = 5
+ROUNDS = 7
 """Rounds of all methods."""
 
 _ENOUGH = 8_000_000  # pixels: so many images are predicted
 _SIDE = 3072  # of an image, at most: its upper left corner
+
+Clock = Literal["processor", "wall-clock"]
 
 CellKey = tuple[str, Size | None]
 """A method and a budget; None where every pixel is seen."""
@@ -37,15 +45,28 @@ CellKey = tuple[str, Size | None]
 
 @dataclass(frozen=True)
 class Times:
-    """What a million pixels of a scene take, medians over the rounds.
+    """What a million pixels of a scene take.
 
     Attributes:
-        seconds: Wall-clock time.
-        cpu_seconds: Processor time over all threads.
+        rounds: (wall-clock seconds, seconds of processor time over all threads) of each round.
+            Those of one round are measured beside each other, whatever the method.
     """
 
-    seconds: float
-    cpu_seconds: float
+    rounds: tuple[tuple[float, float], ...]
+
+    def by(self, clock: Clock) -> NDArray[np.float64]:
+        """(rounds,) seconds of each round, by a clock."""
+        return np.array(self.rounds)[:, 1 if clock == "processor" else 0]
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time, the median over the rounds."""
+        return float(np.median(self.by("wall-clock")))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time over all threads, the median over the rounds."""
+        return float(np.median(self.by("processor")))
 
 
 def measure_times(
@@ -58,6 +79,9 @@ def measure_times(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[CellKey, Times]:
     """Measure every method at every budget, each by the network of its first seed and part.
+
+    Points of studies are left out: nothing is said of them at equal time. All networks are in
+    memory at once, since loading one would be part of what comes before the next.
 
     Args:
         experiment: With its folds filled in.
@@ -90,25 +114,24 @@ def measure_times(
         )
     images, pixels = _images(data)
     taken: dict[CellKey, list[tuple[float, float]]] = {cell: [] for cell in chosen}
+    cells, rng, steps = list(chosen), np.random.default_rng(0), 0
     with ThreadPoolExecutor(torch.get_num_threads()) as painters:
         for number in range(rounds + 1):
-            for position, (cell, settings) in enumerate(chosen.items(), 1):
-                spent = [time_prediction(settings, *image, painters) for image in images]
+            for k in rng.permutation(len(cells)):
+                spent = [time_prediction(chosen[cells[k]], *image, painters) for image in images]
                 if number > 0:
-                    seconds, cpu_seconds = np.sum(spent, 0)
-                    taken[cell].append((float(seconds), float(cpu_seconds)))
+                    seconds, cpu_seconds = np.sum(spent, 0) / pixels * 1e6
+                    taken[cells[k]].append((float(seconds), float(cpu_seconds)))
+                steps += 1
                 if progress is not None:
-                    progress(number * len(chosen) + position, (rounds + 1) * len(chosen))
-    return {
-        cell: Times(*(float(value) / pixels * 1e6 for value in np.median(times, 0)))
-        for cell, times in taken.items()
-    }
+                    progress(steps, (rounds + 1) * len(cells))
+    return {cell: Times(tuple(one)) for cell, one in taken.items()}
 
 
 def write_times(
     times: Mapping[CellKey, Times], path: Path, trainings: Mapping[CellKey, str], device: str
 ) -> None:
-    """Write times to a JSON file, with what they were measured on.
+    """Write times to a JSON file, with what they were measured on; whole or not at all.
 
     Args:
         times: To be kept.
@@ -120,8 +143,9 @@ def write_times(
         {"method": method, "budget": budget, "training": trainings[method, budget], **asdict(one)}
         for (method, budget), one in times.items()
     ]
-    text = json.dumps({"device": device, "cells": rows}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    with OutputSet(overwrite=True) as outputs:
+        staged = outputs.add(path, suffixes=(".json",))
+        staged.write_text(json.dumps({"device": device, "cells": rows}) + "\n", encoding="utf-8")
 
 
 def read_times(
@@ -151,17 +175,18 @@ def read_times(
             budget = row["budget"]
             cell = row["method"], None if budget is None else (budget[0], budget[1])
             if trainings.get(cell) == row["training"]:
-                found[cell] = Times(row["seconds"], row["cpu_seconds"])
+                found[cell] = Times(tuple((float(a), float(b)) for a, b in row["rounds"]))
         return found
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(f"{path} is damaged ({error!r}); delete it, to measure again.") from error
 
 
 def first_trainings(experiment: Experiment) -> dict[CellKey, str]:
-    """Key of the first training of each cell, whose network is timed."""
+    """Key of the first training of each cell, whose network is timed; no points of studies."""
     found: dict[CellKey, str] = {}
     for entry in experiment.entries():
-        found.setdefault((entry.method, entry.budget), entry.trial.training)
+        if not experiment.methods[entry.method].study:
+            found.setdefault((entry.method, entry.budget), entry.trial.training)
     return found
 
 

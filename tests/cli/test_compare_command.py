@@ -101,6 +101,7 @@ def test_a_dry_run_needs_no_device(config, root, tmp_path):
         (["--device", "gpu"], 1, "Error: Unknown device 'gpu'"),
         (["--seeds", "-1"], 1, "whole numbers from 0"),
         (["--split", "val", "--set", "run.export=best"], 1, "choose its weights on what is"),
+        (["--baseline", "unifrom"], 1, "The baseline 'unifrom' is no method"),
         (["--split", "test"], 1, "no items for the part 'test'"),
     ],
 )

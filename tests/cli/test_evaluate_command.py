@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from evaluation_scenes import SHORE, VILLAS, write_dubai
@@ -14,7 +15,7 @@ from needy_model import without_error_net
 import geodeform
 from geodeform.cli import evaluate
 from geodeform.cli.main import main
-from geodeform.evaluation.result import read_evaluation
+from geodeform.evaluation.result import Evaluation, read_evaluation
 from geodeform.evaluation.ways import WAYS
 from geodeform.models.model_file import save_model
 
@@ -37,7 +38,7 @@ def run(root: Path, *args: object) -> Result:
 
 
 def test_it_prints_the_figures_and_writes_both_files(root: Path, tmp_path: Path) -> None:
-    json_file, csv_file = tmp_path / "r.json", tmp_path / "classes.csv"
+    json_file, csv_file = tmp_path / "r.json", tmp_path / "figures.csv"
     args = ("--budget", "2%", "-o", json_file, "--csv", csv_file)
     done = run(root, *args)
     assert done.exit_code == 0, done.output
@@ -50,13 +51,109 @@ def test_it_prints_the_figures_and_writes_both_files(root: Path, tmp_path: Path)
     for words in ("Vegetation", "boundary F1, 3 px", "trimap accuracy, 128 px", "ECE", "GFLOP"):
         assert words in done.output
     with csv_file.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["class"] for row in rows] == list(result.classes)
-    assert [float(row["iou"]) for row in rows] == result.soft.confusion.iou().tolist()
+        assert sum(1 for _ in csv.DictReader(file)) == len(result.long_table())
     again = run(root, *args)
     assert again.exit_code == 1
     assert "exists already; use --overwrite" in again.output
     assert run(root, *args, "--overwrite").exit_code == 0
+
+
+def test_the_csv_holds_every_figure_of_the_json(root: Path, tmp_path: Path) -> None:
+    json_file, csv_file = tmp_path / "r.json", tmp_path / "figures.csv"
+    done = run(root, "--budget", "2%", "-o", json_file, "--csv", csv_file, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(json_file.read_text())
+    table = pd.read_csv(csv_file, dtype={"value": str})  # to be read to the last digit
+    table["value"] = table["value"].map(float)
+    for name in ("model", "dataset", "split", "sampler", "oracle", "allocation", "budget"):
+        assert (table[name] == facts[name]).all()
+    assert (table["device"] == facts["cost"]["device"]).all()
+    key = ["figure", "map", "class", "at"]
+    assert not table.duplicated(key).any()
+    assert table["unit"].notna().all()
+    found = {
+        tuple("" if pd.isna(part) else part for part in (row[name] for name in key)): row["value"]
+        for _, row in table.iterrows()
+    }
+
+    wanted: dict[tuple[str, str, str, str], float | None] = {}
+    for kind in ("soft", "nearest"):
+        for name, value in facts[kind].items():
+            if isinstance(value, dict):
+                unit = {"trimap_accuracy": " px", "boundary_f1": ""}[name]
+                wanted |= {(name, kind, "", f"{at}{unit}"): one for at, one in value.items()}
+            else:
+                wanted[name, kind, "", ""] = value
+    assert facts["miou"] == wanted["miou", "soft", "", ""]
+    wanted["miou", "deformed", "", ""] = facts["deformed_miou"]
+    wanted["accuracy", "deformed", "", ""] = facts["deformed_accuracy"]
+    wanted["miou", "intrinsic", "", ""] = facts["intrinsic_miou"]
+    wanted["miou", "intrinsic_nearest", "", ""] = facts["intrinsic_miou_nearest"]
+    for name, value in facts["calibration"].items():
+        if name != "bins":
+            wanted[name, "soft", "", ""] = value
+    bins = facts["calibration"]["bins"]
+    for number, one in enumerate(bins, 1):
+        for name, value in one.items():
+            wanted[f"bin_{name}", "soft", "", f"bin {number} of {len(bins)}"] = value
+    for name, value in facts["cost"].items():
+        if name != "device":
+            wanted[name, "", "", ""] = value
+    for row in facts["classes"]:
+        for name, value in row.items():
+            if name in ("id", "class"):
+                continue
+            if name.startswith("iou"):
+                place = ("iou", name.removeprefix("iou").strip("_") or "soft", row["class"], "")
+            elif name.startswith("boundary"):
+                tolerance = "3 px" if name.endswith("3px") else "0.75% of the diagonal"
+                place = ("boundary_f1", "soft", row["class"], tolerance)
+            else:
+                kind = "soft" if name in ("precision", "recall", "f1") else ""
+                place = (name, kind, row["class"], "")
+            wanted[place] = value
+    assert found.keys() == wanted.keys()
+    for place, value in wanted.items():
+        if value is None:
+            assert pd.isna(found[place]), place
+        else:
+            assert found[place] == value, place
+    assert wanted["device_memory_bytes", "", "", ""] is None
+
+    # as one asks for it
+    water = table[
+        (table["class"] == "Water") & (table["figure"] == "iou") & (table["map"] == "soft")
+    ]
+    assert water["class_id"].tolist() == [4]
+    assert water["value"].tolist() == [facts["classes"][4]["iou"]]
+    units = table.set_index("figure")["unit"]
+    assert units["seconds"] == "s"
+    assert units["flops"] == "FLOP"
+    assert set(units["iou"]) == {"1"}
+
+
+def test_a_csv_that_fails_leaves_what_was_there(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, never = tmp_path / "old.csv", tmp_path / "new.json"
+    old.write_text("old")
+    table = Evaluation.long_table
+    monkeypatch.setattr(  # the disk fills up, say
+        Evaluation, "long_table", lambda self: [*table(self)[:9], {"unknown column": 1}]
+    )
+    done = run(root, "--budget", "2%", "-o", never, "--csv", old, "--overwrite")
+    assert done.exit_code != 0
+    assert old.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+
+
+def test_rows_of_named_items_and_of_oracles_say_so(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "figures.csv"
+    done = run(root, "--sampler", "oracle", "--items", "1,7", "--budget", "2%", "--csv", file)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(file)
+    assert set(table["items"]) == {"1 7"}
+    assert table["oracle"].all()
 
 
 def test_json_is_all_there_is_on_standard_output(root: Path) -> None:

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import same_color
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color, to_rgb
 from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 
 from geodeform.evaluation.calibration import Calibration
-from geodeform.evaluation.chart_sheet import Sheet, log_ticks
+from geodeform.evaluation.chart_sheet import Sheet, draw_interval, draw_whisker, log_ticks
 from geodeform.evaluation.charts import charts
-from geodeform.evaluation.comparison import Comparison, paired_difference
+from geodeform.evaluation.comparison import Comparison, Difference, paired_difference
 from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
 from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.panels import Panel
@@ -123,7 +125,7 @@ def timed(experiment: Experiment, results: dict[Entry, Evaluation]) -> Compariso
     """A comparison whose methods were timed beside each other."""
     cells = Comparison(experiment, results).cells
     times = {
-        key: Times(cell.seconds_per_megapixel, cell.cpu_seconds_per_megapixel)
+        key: Times(((cell.seconds_per_megapixel, cell.cpu_seconds_per_megapixel),))
         for key, cell in cells.items()
     }
     return Comparison(experiment, results, times)
@@ -176,8 +178,8 @@ def test_figures_come_in_reading_order_and_at_print_width(panels):
     assert list(panels) == [
         "Accuracy and cost", "mIoU at each budget", "Gain by class", "Difference from the baseline",
         "Class frequency in the samples", "Accuracy near borders",
-        "Intrinsic and full-resolution mIoU", "Width of the kernel", "Blur", "Options",
-        "Confidence and accuracy",
+        "Intrinsic and full-resolution mIoU", "Width of the kernel", "Blur", "Blur: classes",
+        "Options", "Confidence and accuracy",
     ]  # fmt: skip
     for panel in panels.values():
         assert panel.figure.get_size_inches()[0] == 7
@@ -316,18 +318,116 @@ def test_cost_curves_are_the_cells_means_and_deviations(whole, panels):
             assert y == pytest.approx([100 * cell.miou.mean for cell in cells])
             assert whiskers(found[label]) == pytest.approx([100 * c.miou.std for c in cells])
     assert len(whole.curve("uniform")) == 5  # with the baseline's further budgets
-    everywhere = 100 * whole.cell("full", None).miou.mean
-    assert line(titled(panel, "Samples"), "all pixels")[:, 1] == pytest.approx([everywhere] * 2)
-    found = errorbars(titled(panel, "Operations"))["all pixels"][0]
-    assert found.get_ydata() == pytest.approx([everywhere])
     assert "Points are means over 3 seeds" in panel.caption
+
+
+def arrows(axes: Axes) -> dict[str, FancyArrowPatch]:
+    return {str(p.get_label()): p for p in axes.patches if isinstance(p, FancyArrowPatch)}
+
+
+def direction(arrow: FancyArrowPatch) -> list[float]:
+    """Signs of where an arrow points, right and up."""
+    start, _, end, *_ = arrow.get_path().vertices  # and then its head
+    return [float(sign) for sign in np.sign(np.round(end - start, 6))]
+
+
+def with_full(whole: Comparison, points: float, times: float) -> Comparison:
+    """Every pixel reaches that many points more than the highest, at that many times its cost."""
+    cells = [cell for cell in whole.cells.values() if cell.budget is not None]
+    best = max(cells, key=lambda cell: cell.miou.mean)
+    costs = [cell.evaluations[0].cost for cell in cells]
+    kept = {}
+    for entry in whole.experiment.entries():
+        one = whole.cells[entry.method, entry.budget].evaluations[entry.seed]
+        if entry.method == "full":
+            soft = MapScores.empty(len(CLASSES))
+            soft.trimap.pixels += one.soft.trimap.pixels
+            soft.trimap.right += one.soft.trimap.right
+            right = best.miou.mean + points / 100
+            hits = np.round(4000 * 6 * SHARES[:4] * right).astype(int)
+            soft.confusion.counts[range(4), range(4)] = hits
+            soft.confusion.counts[:4, 4] = 4000 * 6 * SHARES[:4] - hits
+            cost = replace(
+                one.cost,
+                flops=int(times * max(cost.flops for cost in costs)),
+                cpu_seconds=times * max(cost.cpu_seconds for cost in costs),
+            )
+            one = replace(one, soft=soft, cost=cost)
+        kept[entry] = one
+    return timed(whole.experiment, kept)
+
+
+def test_far_beyond_the_sampled_methods_every_pixel_is_an_arrow_with_its_figures(whole, panels):
+    panel = panels["Accuracy and cost"]
+    cell = whole.cell("full", None)
+    mean = 100 * cell.miou.mean
+    for title, pointing, cost in (
+        ("Samples", [0, 1], ""),
+        ("Processor time", [1, 1], f" at {cell.cpu_seconds_per_megapixel:.3g} s/MP"),
+        ("Operations", [1, 1], f" at {cell.evaluations[0].cost.flops_per_megapixel / 1e9:.3g} "
+                               "GFLOP/MP"),
+    ):  # fmt: skip
+        axes = titled(panel, title)
+        assert axes.get_ylim()[1] < mean  # the others have the axes to themselves
+        assert "all pixels" not in errorbars(axes)
+        assert direction(arrows(axes)["all pixels"]) == pointing
+        said = f"all pixels: {mean:.1f} %{cost}"
+        assert said in words(panel).replace("\N{NO-BREAK SPACE}", " ")
+    assert "an arrow points" in panel.caption
+    assert "dotted" not in panel.caption
+
+
+def test_near_the_sampled_methods_every_pixel_is_a_mark(whole):
+    panel = charts(with_full(whole, 1.0, 1.5))[0]
+    comparison = with_full(whole, 1.0, 1.5)
+    mean = 100 * comparison.cell("full", None).miou.mean
+    assert line(titled(panel, "Samples"), "all pixels")[:, 1] == pytest.approx([mean] * 2)
+    for title in ("Processor time", "Operations"):
+        axes = titled(panel, title)
+        assert errorbars(axes)["all pixels"][0].get_ydata() == pytest.approx([mean])
+        assert not arrows(axes)
+    assert "all pixels:" not in words(panel)
+    assert "arrow" not in panel.caption
+    assert "The dotted line sees every pixel." in panel.caption
+
+
+def test_as_high_as_the_others_but_dear_every_pixel_is_a_line_and_an_arrow(whole):
+    comparison = with_full(whole, 1.0, 100)
+    panel = charts(comparison)[0]
+    panel.figure.draw_without_rendering()
+    assert_readable(panel)
+    mean = 100 * comparison.cell("full", None).miou.mean
+    assert not arrows(titled(panel, "Samples"))
+    for title in ("Processor time", "Operations"):
+        axes = titled(panel, title)
+        assert line(axes, "all pixels")[:, 1] == pytest.approx([mean] * 2)
+        assert direction(arrows(axes)["all pixels"]) == [1, 0]
+        dearest = max(x for c in errorbars(axes).values() for x in c[0].get_xdata())
+        assert axes.get_xlim()[1] < 2 * dearest
+    seconds = comparison.cell("full", None).cpu_seconds_per_megapixel
+    assert f"{round(seconds, -1):,.0f} s/MP" in words(panel).replace("\N{NO-BREAK SPACE}", " ")
+    assert "an arrow points" in panel.caption
+    assert "The dotted line sees every pixel." in panel.caption
+
+
+def test_what_stands_above_and_beside_the_cost_curves_does_not_overlap(whole, panels):
+    dear = charts(with_full(whole, 1.0, 100))[0]
+    dear.figure.draw_without_rendering()
+    for panel in (panels["Accuracy and cost"], dear):
+        axes = panel.figure.axes
+        found = [*panel.figure.texts, *(text for one in axes for text in one.texts)]
+        found += [text for one in axes for text in one.findobj(Text) if text.get_weight() == "bold"]
+        assert len(found) >= 2 * 5 + 2 + 3  # names, notes and titles
+        for one, other in combinations(found, 2):
+            clash = one.get_window_extent().overlaps(other.get_window_extent())
+            assert not clash, (words_of(one), words_of(other))
 
 
 def test_oracles_are_marked_in_every_figure_that_has_one(panels):
     for title in (
         "Accuracy and cost", "mIoU at each budget", "Difference from the baseline",
         "Class frequency in the samples", "Accuracy near borders",
-        "Intrinsic and full-resolution mIoU", "Blur", "Confidence and accuracy",
+        "Intrinsic and full-resolution mIoU", "Blur", "Blur: classes", "Confidence and accuracy",
     ):  # fmt: skip
         assert "edges (oracle)" in words(panels[title]), title
         assert "see the labels at test time" in panels[title].caption, title
@@ -365,6 +465,17 @@ def test_bars_and_their_numbers(whole, panels):
     diamonds = [one.get_xdata()[0] for one in axes.get_lines() if one.get_label() == "_deformed"]
     expected = np.mean([one.deformed.miou() for one in cell.evaluations])
     assert diamonds[1] == pytest.approx(100 * expected)
+    # whiskers in a white casing, beside the diamond
+    beside = [one for one in axes.get_lines() if one.get_label() == "_deformed"][1].get_ydata()[0]
+    found = {
+        tuple(part.get_edgecolor()[0][:3]): part.get_segments()[0] for part in axes.collections[2:4]
+    }
+    assert list(found) == [(1, 1, 1), (0, 0, 0)]
+    for (left, y), (right, _) in found.values():
+        assert [left, right] == pytest.approx(
+            [100 * (cell.miou.mean - cell.miou.std), 100 * (cell.miou.mean + cell.miou.std)]
+        )
+        assert 1 - 0.31 < y < 1 < beside
     assert len(written) == len(diamonds) == 5
 
 
@@ -391,12 +502,12 @@ def test_differences_are_the_paired_ones_with_their_intervals(whole, panels):
         ("equal pixels", [whole.difference("joint", b) for b in budgets]),
         ("equal time", [whole.at_equal_time("joint", b).difference for b in budgets]),
     ):
-        label = f"joint loss, {kind}"
-        means = [one.get_xdata()[0] for one in axes.get_lines() if one.get_label() == label]
+        labels = {f"joint loss, {kind}", f"joint loss, {kind.replace('equal t', 'other t')}"}
+        means = [one.get_xdata()[0] for one in axes.get_lines() if one.get_label() in labels]
         spans = [
             part.get_segments()[0][:, 0]
             for part in axes.collections
-            if part.get_label() == f"_{label}"
+            if str(part.get_label()).removeprefix("_") in labels
         ]
         assert means == pytest.approx([100 * d.mean for d in expected])
         assert np.array(spans) == pytest.approx(100 * np.array([[d.low, d.high] for d in expected]))
@@ -407,6 +518,92 @@ def test_differences_are_the_paired_ones_with_their_intervals(whole, panels):
     assert "at equal processor time" in words(panels["Difference from the baseline"])
 
 
+@pytest.fixture(scope="module")
+def slow(whole) -> Comparison:
+    """Sampling of the joint loss takes longer than all that the baseline does."""
+    results = {
+        entry: whole.cells[entry.method, entry.budget].evaluations[entry.seed]
+        for entry in whole.experiment.entries()
+    }
+    for entry, one in results.items():
+        if entry.method == "joint":
+            results[entry] = replace(one, cost=replace(one.cost, cpu_seconds=50.0))
+    return timed(whole.experiment, results)
+
+
+def test_sure_differences_are_counted_without_oracles_every_pixel_and_other_times(slow):
+    assert all(slow.at_equal_time(m, b).beyond for m, b in (("joint", (16, 16)), ("full", None)))
+    equal = [slow.at_equal_time("resizer", (side, side)) for side in (16, 32, 64)]
+    inside = [one.difference for one in equal if not one.beyond]
+    assert inside
+    above, below = (sum(getattr(one, side) for one in inside) for side in ("better", "worse"))
+    caption = next(p for p in charts(slow) if p.title == "Difference from the baseline").caption
+    of = f"{len(inside)} interval{'s' * (len(inside) > 1)}"
+    assert caption.endswith(
+        f"At equal time, without oracles and methods that see every pixel, {above} of {of} "
+        f"{'lies' if above == 1 else 'lie'} above 0, {below} below, "
+        f"{len(inside) - above - below} neither; {6 - len(inside)} more are at a time outside the "
+        "baseline's own."
+    )
+    assert "At equal pixels, without oracles, " in caption
+    assert "the best of its budgets below, or its smallest one, stands for it" in caption
+
+
+def contrast(colour: object) -> float:
+    """With white paper, by WCAG 2."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)]
+    return 1.05 / (float(np.dot(linear, (0.2126, 0.7152, 0.0722))) + 0.05)
+
+
+def test_intervals_are_dark_and_those_at_other_times_are_told_apart(slow):
+    panel = next(p for p in charts(slow) if p.title == "Difference from the baseline")
+    (axes,) = panel.figure.axes
+    looks = {}
+    for part in axes.collections:
+        kind = str(part.get_label()).rpartition(", ")[2]
+        assert contrast(part.get_edgecolor()[0]) > 3.9
+        assert part.get_alpha() is None
+        looks.setdefault(kind, set()).add((str(part.get_linestyle()), part.get_linewidth()[0]))
+    assert looks.keys() == {"equal pixels", "equal time", "other time"}
+    assert looks["equal time"].isdisjoint(looks["other time"])
+    marks = {
+        kind: {one.get_marker() for one in axes.get_lines() if str(one.get_label()).endswith(kind)}
+        for kind in looks
+    }
+    assert marks["equal time"] == {"|"}
+    assert marks["other time"] == {"x"}
+    times = [part for part in axes.collections if str(part.get_label()).endswith(" time")]
+    assert min(part.get_linewidth()[0] for part in times) >= 1.1
+    said = "at a time outside the baseline's own"
+    assert said in words(panel)
+
+
+@pytest.mark.parametrize("colour", ["#56B4E9", "#E69F00", "#000000", "#332288"])
+def test_an_interval_of_a_pale_colour_is_drawn_darker(colour):
+    axes = Sheet(2).axes(1, 0.3, 2.1, 1.2, "", "")
+    style = {"color": colour, "marker": "o", "linewidth": 1.2, "linestyle": ":", "label": "m"}
+    draw_interval(axes, Difference((0.01,), -0.02, 0.04), 0, style)
+    drawn = axes.collections[0].get_edgecolor()[0]
+    assert contrast(drawn) == pytest.approx(max(4.0, contrast(colour)), rel=1e-3)
+    assert same_color(axes.get_lines()[0].get_color(), colour)
+
+
+def test_a_whisker_is_seen_on_a_black_bar():
+    sheet = Sheet(2)
+    axes = sheet.axes(1, 0.3, 4, 1.2, "", "")
+    axes.barh(0, 50, color="black")
+    axes.set_xlim(0, 100)
+    draw_whisker(axes, 50, 0, xerr=20)
+    canvas = FigureCanvasAgg(sheet.figure)
+    canvas.draw()
+    x, y = axes.transData.transform((40, 0))
+    image = np.asarray(canvas.buffer_rgba())[::-1, :, 0]
+    column = image[round(y) - 5 : round(y) + 6, round(x)]
+    assert column[0] == column[-1] == 0
+    assert column.max() > 200
+    assert column[5] < 100  # the whisker itself
+
+
 def test_class_frequencies_of_methods_that_choose(whole, panels):
     panel = panels["Class frequency in the samples"]
     found = errorbars(titled(panel, "16x16"))
@@ -414,6 +611,47 @@ def test_class_frequencies_of_methods_that_choose(whole, panels):
     # rare pixels are sampled three times as often as the others: of 20, 1 becomes 3 of 22
     x = found["joint loss"][0].get_xdata()
     assert x == pytest.approx([20 / 22] * 3 + [60 / 22])
+
+
+def test_uniform_samples_by_need_change_frequencies_and_budgets_are_said(tmp_path):
+    text = HEAD.replace("[16, 32, 64]", "[16, 24, 32, 64]")
+    text = text.replace("sampler: uniform}", "sampler: uniform, model.error_net: true}")
+    text += "  need: {title: by need, network_of: uniform, allocation: need}\n"
+    comparison = comparison_of(experiment_of(tmp_path, text))
+    panel = next(p for p in charts(comparison) if p.title == "Class frequency in the samples")
+    assert [axes.get_title("left") for axes in panel.figure.axes] == ["16x16", "64x64"]
+    found = errorbars(titled(panel, "64x64"))
+    assert set(found) == {"joint loss", "edges (oracle)", "by need"}
+    cell = comparison.cell("need", (64, 64))
+    ratios = [one.deformed.frequencies()[:4] / one.soft.confusion.frequencies()[:4]
+              for one in cell.evaluations]  # fmt: skip
+    assert found["by need"][0].get_xdata() == pytest.approx(np.mean(ratios, 0))
+    assert "Of 4 budgets 16x16 and 64x64 are drawn." in panel.caption
+    assert "The largest change drawn, without labels: " in panel.caption
+
+
+def test_where_all_budgets_are_drawn_none_is_named(panels):
+    assert "budgets" not in panels["Class frequency in the samples"].caption
+
+
+def test_trimaps_say_their_budgets_and_leave_every_pixel_out_of_the_differences(whole, panels):
+    panel = panels["Accuracy near borders"]
+    assert "Of 3 budgets 16x16 and 32x32 are drawn." in panel.caption
+    assert "What sees every pixel is left out of the differences" in panel.caption
+    for title in ("16x16", "32x32"):
+        assert "all pixels" in errorbars(titled(panel, title))
+        axes = titled(panel, f"{title}, difference")
+        assert "all pixels" not in errorbars(axes)
+        ends = [y + [-1, 1][k] * w for c in errorbars(axes).values() for k in (0, 1)
+                for y, w in zip(c[0].get_ydata(), whiskers(c), strict=True)]  # fmt: skip
+        low, high = axes.get_ylim()
+        assert high - low < 1.2 * (max(ends) - min(ends))
+        assert "all pixels" in [text.get_text() for text in axes.texts]  # with its mark
+    only = {p.title: p for p in charts(part(whole, lambda entry: entry.method == "joint"))}
+    assert "every pixel" not in only["Accuracy near borders"].caption
+    # without the baseline there is no difference, and names still stand there
+    names = titled(only["Accuracy near borders"], "16x16, difference").texts
+    assert [text.get_text() for text in names] == ["joint loss"]
 
 
 def test_trimaps_at_the_smallest_and_the_middle_budget(whole, panels):
@@ -444,6 +682,37 @@ def test_intrinsic_against_full_resolution(whole, panels):
     assert "all pixels" not in words(panel)
 
 
+def test_intrinsic_over_the_samples(whole, panels):
+    panel = panels["Intrinsic and full-resolution mIoU"]
+    assert [axes.get_title("left") for axes in panel.figure.axes[:2]] == [
+        "Samples, soft", "Samples, nearest",
+    ]  # fmt: skip
+    for part, figure in (
+        ("Samples, soft", lambda e: e.intrinsic.miou()),
+        ("Samples, nearest", lambda e: e.intrinsic_nearest.miou()),
+    ):
+        axes = titled(panel, part)
+        assert axes.get_xscale() == "log"
+        found = errorbars(axes)
+        assert len(found) == 4
+        cells = whole.curve("uniform")
+        x, y = found["evenly"][0].get_data()
+        assert list(x) == [side**2 for side in (16, 24, 32, 64, 80)]
+        means = [cell.summary(figure) for cell in cells]
+        assert y == pytest.approx([100 * one.mean for one in means])
+        assert whiskers(found["evenly"]) == pytest.approx([100 * one.std for one in means])
+    assert "over the samples of a window (top row, logarithmic axis)" in panel.caption
+
+
+def test_of_a_single_budget_nothing_is_drawn_over_the_samples(tmp_path):
+    text = HEAD.replace("[16, 32, 64]", "[32]").replace("baseline_budgets: [24, 80]\n", "")
+    comparison = comparison_of(experiment_of(tmp_path, text))
+    panel = next(p for p in charts(comparison) if p.title.startswith("Intrinsic"))
+    titles = [axes.get_title("left") for axes in panel.figure.axes]
+    assert titles == ["32x32, soft", "32x32, nearest"]
+    assert "top row" not in panel.caption
+
+
 def test_a_study_of_values_with_its_own_and_the_baseline(whole, panels):
     panel = panels["Width of the kernel"]
     axes = titled(panel, "32x32")
@@ -471,6 +740,39 @@ def test_the_blur_is_drawn_as_bars_of_both_figures(whole, panels):
         assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "3"]
 
 
+def test_the_classes_over_the_blur(whole, panels):
+    panel = panels["Blur: classes"]
+    names = [axes.get_title("left") for axes in panel.figure.axes]
+    assert names == ["Land, 60.0 %", "Road, 25.0 %", "Building, 10.0 %", "Rare, 5.0 %"]
+    cells = [whole.cell(f"Blur/{label}", (32, 32)) for label in ("1", "3")]
+    base = whole.cell("uniform", (32, 32))
+    best = []
+    for k, axes in enumerate(panel.figure.axes):
+
+        def iou(one: Evaluation, k: int = k) -> float:
+            return float(one.soft.confusion.iou()[k])
+
+        found = errorbars(axes)["edges (oracle)"]
+        means = [cell.summary(iou).mean for cell in cells]
+        assert found[0].get_ydata() == pytest.approx(100 * np.array(means))
+        assert whiskers(found) == pytest.approx([100 * cell.summary(iou).std for cell in cells])
+        assert line(axes, "baseline")[:, 1] == pytest.approx([100 * base.summary(iou).mean] * 2)
+        assert line(axes, "highest")[0, 0] == np.argmax(means)
+        assert [text.get_text() for text in numbers(axes.xaxis)] == ["1", "3"]
+        best.append(f"{CLASSES[k]} {('1', '3')[int(np.argmax(means))]}")
+    assert f"The radius of the highest mean: {', '.join(best)}." in panel.caption
+    assert "figure 3 of the paper, but one network segments all classes" in panel.caption
+    assert "whiskers \u00b1 one sample standard deviation" in panel.caption
+
+
+def test_each_budget_of_the_blur_has_classes_of_its_own(tmp_path):
+    text = HEAD + "studies:\n  Blur: {method: peek, setting: model.edge_radius, values: [1, 3]}\n"
+    experiment = experiment_of(tmp_path, text.replace("[16, 32, 64]", "[16, 32]"))
+    found = charts(comparison_of(experiment, lambda entry: entry.seed == 0))
+    titles = [panel.title for panel in found if panel.title.startswith("Blur")]
+    assert titles == ["Blur", "Blur: classes at 16x16", "Blur: classes at 32x32"]
+
+
 def test_named_changes_are_compared_with_the_method_that_they_change(whole, panels):
     (axes,) = panels["Options"].figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["no edges", "both"]
@@ -492,6 +794,10 @@ def test_reliability_adds_the_seeds_counts(whole, panels):
     expected = 100 * np.column_stack((confidence, accuracy))[pixels > 0]
     assert line(axes, "joint loss") == pytest.approx(expected)
     assert axes.texts[0].get_text() == f"ECE {100 * total.error():.1f} %"
+    said = ": here of the counts added up, in the table the mean of the seeds' own."
+    assert said in panel.caption
+    single = next(p for p in charts(part(whole, lambda e: e.seed == 0)) if p.title == panel.title)
+    assert "in the table" not in single.caption
 
 
 def test_own_values_of_a_study_are_those_of_each_budgets_network(tmp_path):

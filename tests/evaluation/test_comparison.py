@@ -284,7 +284,7 @@ def test_pairing_takes_out_what_both_share(tmp_path):
 
 
 def times_of(seconds: dict) -> dict:
-    return {cell: Times(10 * s, s) for cell, s in seconds.items()}
+    return {cell: Times(((10 * s, s),) * 3) for cell, s in seconds.items()}
 
 
 def test_equal_time_compares_with_what_the_baseline_affords(tmp_path):
@@ -344,11 +344,74 @@ def test_the_baseline_need_not_spend_all_of_the_time(tmp_path):
         assert found.beyond == (budget == LARGE)
 
 
+def test_noise_of_the_times_is_in_the_interval_of_equal_time_alone(tmp_path, monkeypatch):
+    """Rounds that put the method at 1.5 s, 2 s and 2.7 s: who is compared there is not sure."""
+    experiment = an_experiment(tmp_path)
+    results = results_of(experiment, SKILLS, SECONDS)
+    steady, noisy = times_of(SECONDS), times_of(SECONDS)
+    noisy["joint", SMALL] = Times(((20.0, 1.5), (20.0, 2.0), (20.0, 2.7)))
+    before, after = (Comparison(experiment, results, times) for times in (steady, noisy))
+    small, large = (before.cell("uniform", budget).miou.mean for budget in (SMALL, LARGE))
+    ours = before.cell("joint", SMALL).miou.mean
+    rounds = [ours - small - (large - small) * math.log(t) / math.log(4) for t in (1.5, 2, 2.7)]
+    still, moved = (one.at_equal_time("joint", SMALL).difference for one in (before, after))
+    assert moved.values == still.values
+    assert moved.high - moved.low > 1.05 * (still.high - still.low)
+    values, of_blocks = np.array(still.values), 2e-4
+    of_seeds, of_times = np.var(values, ddof=1) / 3, np.var(rounds, ddof=1) * math.pi / 6
+    freedom = (of_blocks + of_seeds + of_times) ** 2 / (of_seeds**2 / 2 + of_times**2 / 2)
+    wanted = stats.t(freedom).ppf(0.975) * math.sqrt(of_blocks + of_seeds + of_times)
+    assert comparison_module._half_width(of_blocks, values, rounds) == pytest.approx(wanted)
+    # the rounds' differences are those of the curve at the rounds' times
+    seen = []
+    real = comparison_module.paired_difference
+    monkeypatch.setattr(
+        comparison_module, "paired_difference", lambda *a: seen.append(a[3:]) or real(*a)
+    )
+    Comparison(experiment, results, noisy).at_equal_time("joint", SMALL)
+    assert seen[0][0] == pytest.approx(rounds)
+    assert after.difference("joint", SMALL) == before.difference("joint", SMALL)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.parametrize("good", [True, False])
+def test_outside_the_baselines_times_only_one_verdict_can_be_given(tmp_path, slow, good):
+    """Slower than all of the baseline's: it might do better yet. Faster: it has had more time."""
+    experiment = an_experiment(tmp_path)
+    skills = {**SKILLS, ("joint", SMALL): 0.9 if good else 0.4}
+    seconds = {**SECONDS, ("joint", SMALL): 9.0 if slow else 0.5}
+    found = Comparison(
+        experiment, results_of(experiment, skills, seconds), times_of(seconds)
+    ).at_equal_time("joint", SMALL)
+    assert (found.longer, found.shorter) == (slow, not slow)
+    assert found.difference.better is good
+    assert found.difference.worse is not good
+    assert found.better is (good and not slow)
+    assert found.worse is (not good and slow)
+
+
+def test_points_of_studies_need_no_times(tmp_path):
+    study = {"method": "joint", "setting": "model.sigma", "values": [2.0, 9.0]}
+    experiment = an_experiment(tmp_path, studies={"s": study})
+    skills, seconds = dict(SKILLS), dict(SECONDS)
+    for name in experiment.studies[0].points:
+        for budget in (SMALL, LARGE):
+            skills[name, budget], seconds[name, budget] = 0.6, 1.0
+    results = results_of(experiment, skills, seconds)
+    comparison = Comparison(experiment, results, times_of(SECONDS))
+    assert comparison.timed
+    assert comparison.at_equal_time("joint", SMALL) is not None
+    for name in experiment.studies[0].points:
+        assert comparison.cell(name, SMALL).times is None
+        assert comparison.at_equal_time(name, SMALL) is None
+        assert comparison.difference(name, SMALL) is not None
+
+
 def test_time_is_equal_by_the_clock_that_is_asked_for(tmp_path):
     experiment = an_experiment(tmp_path)
     results = results_of(experiment, SKILLS, SECONDS)
     times = times_of(SECONDS)
-    times["joint", SMALL] = Times(seconds=10.0, cpu_seconds=2.0)  # on the wall, as uniform's 1 s
+    times["joint", SMALL] = Times(((10.0, 2.0),) * 3)  # on the wall, as uniform's 1 s
     comparison = Comparison(experiment, results, times)
     by_wall = comparison.at_equal_time("joint", SMALL, "wall-clock")
     assert by_wall.samples == pytest.approx(256)

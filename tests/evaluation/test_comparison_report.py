@@ -159,7 +159,7 @@ def timed(experiment: Experiment, results: dict[Entry, Evaluation]) -> Compariso
     """A comparison whose methods were timed beside each other, not in the evaluations."""
     cells = Comparison(experiment, results).cells
     times = {
-        key: Times(3 * cell.seconds_per_megapixel, 2 * cell.cpu_seconds_per_megapixel)
+        key: Times(((3 * cell.seconds_per_megapixel, 2 * cell.cpu_seconds_per_megapixel),) * 3)
         for key, cell in cells.items()
     }
     return Comparison(experiment, results, times)
@@ -309,15 +309,18 @@ def test_nothing_is_called_better_where_the_interval_holds_0():
     three = (0.01, 0.015, 0.02)
     sure, unsure = Difference(three, 0.001, 0.03), Difference(three, -0.001, 0.03)
     worse = Difference((-0.01, -0.015, -0.02), -0.03, -0.0001)
-    assert report._verdict(sure) == "+1.5 (+0.1 to +3.0), better"
-    assert "better" not in report._verdict(unsure)
-    assert "no difference is shown" in report._verdict(unsure)
-    assert report._verdict(worse) == "\u22121.5 (\u22123.0 to \u22120.01), worse"
+    assert report._verdict(sure, True, False) == "+1.5 (+0.1 to +3.0), better"
+    # sure, but the baseline might do better with more samples
+    assert "better" not in report._verdict(sure, False, False)
+    assert "says nothing of equal times" in report._verdict(sure, False, False)
+    assert "better" not in report._verdict(unsure, False, False)
+    assert "no difference is shown" in report._verdict(unsure, False, False)
+    assert report._verdict(worse, False, True) == "\u22121.5 (\u22123.0 to \u22120.01), worse"
 
 
 def test_nothing_is_called_better_by_fewer_than_three_seeds(experiment, write, tmp_path):
     for values in ((0.015,), (0.01, 0.02)):
-        said = report._verdict(Difference(values, 0.001, 0.03))
+        said = report._verdict(Difference(values, 0.001, 0.03), False, False)
         assert said == "+1.5 (+0.1 to +3.0), too few seeds to say"
     results = results_of(experiment, seed=(0, 1))
     known = timed(experiment, results).difference("joint", (32, 32))
@@ -330,6 +333,38 @@ def test_nothing_is_called_better_by_fewer_than_three_seeds(experiment, write, t
     assert not re.search("better|worse|above 0|for the same mean mIoU", outcome, re.IGNORECASE)
     table = text.split("points of full-resolution mIoU.**")[1].split("\n\n")[1]
     assert "**" not in table
+
+
+def test_a_studys_figures_stand_in_its_section(experiment, write, tmp_path):
+    figures = [panel(title) for title in ("Gamma", "Gamma: classes at 16x16", "Another")]
+    folder = write(experiment, results_of(experiment), tmp_path / "w", figures=figures)
+    text = (folder / "report.md").read_text()
+    gamma, rest = text.split("\n## Gamma\n")[1].split("\n## Further charts\n")
+    assert "The caption of Gamma." in gamma
+    assert "The caption of Gamma: classes at 16x16." in gamma
+    assert "The caption of Another." in rest
+
+
+def test_times_of_a_machine_that_did_other_work_are_called_so(experiment, write, tmp_path):
+    results = results_of(experiment)
+    cells = Comparison(experiment, results).cells
+    for busy, rounds in ((False, ((1.0, 0.95), (1.0, 0.95))), (True, ((1.0, 0.6), (1.5, 0.9)))):
+        comparison = Comparison(experiment, results, {key: Times(rounds) for key in cells})
+        folder = write(experiment, results, tmp_path / str(busy), comparison=comparison, figures=[])
+        text = (folder / "report.md").read_text()
+        assert ("The machine did other work: processor time is 60 %" in text) is busy
+        # quartiles of 0.6 and 0.9 around 0.75: 0.15 of it
+        assert f"rounds differ by {'20 %' if busy else '0 %'} (median of methods)" in text
+
+
+def test_sizes_at_which_the_baseline_was_not_trained_are_named(experiment, write, tmp_path):
+    note = "Its networks were not trained at 24x24 and 48x48"
+    folder = write(experiment, results_of(experiment), tmp_path / "w", figures=[])
+    assert note in (folder / "report.md").read_text()
+    own = replace(experiment, baseline_networks="own")
+    text = (write(own, results_of(own), tmp_path / "o", figures=[]) / "report.md").read_text()
+    assert "were not trained at" not in text
+    assert "the baseline has ones of its own where it is evaluated besides" in text
 
 
 def test_the_number_of_comparisons_is_said(experiment, write, tmp_path):
@@ -579,7 +614,7 @@ def test_without_times_side_by_side_nothing_is_said_at_equal_time(experiment, wr
     assert not data["timed_side_by_side"]
     assert all(cell["equal_time"] is None for cell in data["cells"])
     both = (write(experiment, results, tmp_path / "b", figures=[]) / "report.md").read_text()
-    assert "median of 5 rounds" in both
+    assert "median of 3 rounds" in both
     assert "medians over the seeds" not in both
     assert "At equal time (" in both
 

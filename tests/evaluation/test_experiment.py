@@ -39,12 +39,12 @@ BASE = {
 }
 
 
-def experiment(tmp_path: Path, *, asked_split=None, **changes):
+def experiment(tmp_path: Path, *, asked_split=None, asked_baseline=None, **changes):
     (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\noptim: {lr: 0.5}\n")
     values = {k: v for k, v in {**BASE, **changes}.items() if v is not None}
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return read_experiment(path, split=asked_split)
+    return read_experiment(path, split=asked_split, baseline=asked_baseline)
 
 
 def test_each_network_is_trained_once_and_evaluated_everywhere(tmp_path):
@@ -101,6 +101,39 @@ def test_own_networks_are_trained_at_their_budget(tmp_path):
     assert sizes["joint", (64, 64)] == ((64, 64),)
     assert sizes["uniform", (40, 40)] == ((32, 32),)  # the nearest by samples
     assert sizes["uniform", (56, 56)] == ((64, 64),)
+
+
+def test_the_baseline_can_have_networks_of_its_own_where_it_is_evaluated_besides(tmp_path):
+    shared = experiment(tmp_path)
+    one = experiment(tmp_path, baseline_networks="own")
+    trainings = one.trainings()
+    # what the methods are compared with at equal pixels does not change
+    assert set(trainings) > set(shared.trainings())
+    assert len(trainings) == len(shared.trainings()) + 2  # of two seeds
+    sizes = {
+        e.budget: trainings[e.trial.training].model.sizes
+        for e in one.entries()
+        if e.method == "uniform"
+    }
+    both = ((32, 32), (64, 64))
+    assert sizes == {(32, 32): both, (48, 48): ((48, 48),), (64, 64): both}
+    titles = {work.title for work in plan_campaign(one, tmp_path / "out")}
+    assert {"uniform, at 48x48, seed 0", "uniform, seed 0"} <= titles
+    own = experiment(tmp_path, networks="own", baseline_networks="own")
+    assert {c.model.sizes for c in own.trainings().values() if c.data.window == (1024, 1024)} == {
+        ((32, 32),), ((48, 48),), ((64, 64),),
+    }  # fmt: skip
+
+
+def test_another_baseline_is_an_experiment_of_its_own_with_the_same_networks(tmp_path):
+    one = experiment(tmp_path, asked_baseline="bound")
+    assert (one.name, one.baseline) == ("mine-over-bound", "bound")
+    assert one.budgets_of("bound") == ((32, 32), (48, 48), (64, 64))
+    assert one.budgets_of("uniform") == ((32, 32), (64, 64))
+    assert set(one.trainings()) == set(experiment(tmp_path).trainings())
+    assert experiment(tmp_path, asked_baseline="uniform").name == "mine"
+    with pytest.raises(ConfigError, match="The baseline 'bond' is no method"):
+        experiment(tmp_path, asked_baseline="bond")
 
 
 def test_folds_hold_items_out(tmp_path):
@@ -265,6 +298,7 @@ def test_the_key_is_of_what_changes_the_weights():
         ({"held_out": [[7], [8, 7]]}, "names an item twice"),
         ({"held_out": [[7]], "split": "test"}, "evaluated as 'split: val'"),
         ({"settings": {"run.export": "best"}}, "choose its weights on what is evaluated"),
+        ({"baseline_networks": "mine"}, "'baseline_networks' must be one of shared, own"),
         ({"settings": {"optim.patience": 2}}, "stop its training by what is evaluated"),
         (
             {

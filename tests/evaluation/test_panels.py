@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_scenes import data_of, demo_cut
+from matplotlib.colors import to_hex
+from matplotlib.patches import Patch
 from needy_model import needy_model
 from rasterio.windows import Window
 
@@ -22,6 +24,7 @@ from geodeform.evaluation.panels import (
     Chosen,
     _Artist,
     _best_pair,
+    _colours_said,
     choose_blocks,
     panel_figures,
     predict_block,
@@ -29,7 +32,8 @@ from geodeform.evaluation.panels import (
 from geodeform.evaluation.result import Evaluation, Unit
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.models.model_file import save_model
-from geodeform.plot.layers import class_picture
+from geodeform.plot.layers import NODATA_GREY, class_picture
+from geodeform.plot.safe_colours import APART, SafeScheme, safe_scheme, smallest_distance
 
 VILLAS = Window(1536, 1024, 640, 640)
 WIDE = Window(1000, 600, 1600, 700)  # two blocks: 700x800 each
@@ -244,6 +248,26 @@ def test_blocks_are_called_images_where_they_are_whole(some, data, tmp_path, row
     caption = artist._block_caption(chosen, ["uniform", "joint"])
     assert caption.startswith(f"{said} at 16x16 samples a window (")
     assert never not in caption
+    assert "Not all class colours are the dataset's own: lightness and saturation" in caption
+
+
+def test_captions_say_of_class_colours_what_is_so(data):
+    own = data.classes
+    assert _colours_said(SafeScheme(own, False, 20.0)) == ""
+    seen = "in normal sight and in simulated protanopia, deuteranopia and tritanopia"
+    assert _colours_said(SafeScheme(own, True, 20.0)) == (
+        " Not all class colours are the dataset's own: lightness and saturation are changed until "
+        f"every two, and unknown, lay at least 20 apart in CIE Lab {seen}."
+    )
+    assert _colours_said(SafeScheme(own, True, 19.99)) == (
+        " Not all class colours are the dataset's own: lightness and saturation are changed to "
+        f"bring them further apart in CIE Lab {seen}; the two that come closest lie 19 apart, of "
+        "20 aimed at."
+    )
+    assert _colours_said(SafeScheme(own, False, 1.2)) == (
+        f" Class colours are the dataset's own, some of them alike in CIE Lab {seen}: the two that "
+        "come closest lie 1 apart, of 20 aimed at."
+    )
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +290,11 @@ def campaign(model, data, tmp_path_factory) -> tuple[Experiment, list[Work]]:
 
 def pictures(figure) -> list[np.ndarray]:
     return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def legend(figure) -> list[Patch]:
+    """What the classes' legend shows."""
+    return figure.legends[0].get_patches()
 
 
 def notes(figure) -> list[str]:
@@ -297,7 +326,12 @@ def test_an_experiment_is_drawn(campaign, data):
     assert blocks.figure.get_size_inches()[0] == 7
 
     # the first row's maps, against the counts
-    scheme, first = data.classes, chosen[0]
+    scheme, first = safe_scheme(data.classes, NODATA_GREY).classes, chosen[0]
+    drawn = [from_hex(to_hex(patch.get_facecolor()[:3])) for patch in legend(blocks.figure)]
+    assert drawn == [*scheme.colours, NODATA_GREY]
+    assert smallest_distance(drawn, ["deuteranopia"]) >= APART
+    for panel in (blocks, rates):
+        assert "Not all class colours are the dataset's own" in panel.caption
     unit = {
         name: next(
             u for u in pair[name][0].units if (u.item, u.column) == (first.item, first.columns[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from evaluation_scenes import VILLAS, data_of, demo_cut
@@ -14,7 +15,13 @@ import geodeform.evaluation.timing as timing
 from geodeform.errors import ConfigError
 from geodeform.evaluation.campaign import plan_campaign
 from geodeform.evaluation.experiment import read_experiment
-from geodeform.evaluation.timing import Times, measure_times, read_times, write_times
+from geodeform.evaluation.timing import (
+    Times,
+    first_trainings,
+    measure_times,
+    read_times,
+    write_times,
+)
 from geodeform.models.model_file import PACKAGED
 
 
@@ -50,7 +57,7 @@ def planned(tmp_path):
     return experiment, works
 
 
-def test_methods_take_turns_and_medians_are_kept(planned, monkeypatch):
+def test_methods_take_turns_in_changing_order_and_medians_count(planned, monkeypatch):
     experiment, works = planned
     order: list[tuple[str, str | None]] = []
     clock = {"32x32": [9.0, 1.0, 7.0, 2.0], "64x64": [9.0, 4.0, 4.0, 8.0]}  # a warm-up each
@@ -66,12 +73,27 @@ def test_methods_take_turns_and_medians_are_kept(planned, monkeypatch):
     times = measure_times(experiment, works, data_of(a=(pixels, labels)), rounds=3)
     cells = [(m, b) for m in ("uniform", "joint", "bound") for b in ((32, 32), (64, 64))]
     assert list(times) == cells  # what is not trained is left out
-    assert order[:6] == order[6:12] == order[12:18]  # turn by turn
-    assert [name for name, _ in order[:6]] == ["uniform"] * 2 + ["learned"] * 2 + ["oracle"] * 2
+    rounds = [order[k : k + 6] for k in range(0, 24, 6)]
+    assert all(sorted(one) == sorted(rounds[0]) for one in rounds)  # all of them, each round
+    assert len(set(rounds[0])) == 6
+    assert len(set(map(tuple, rounds))) > 2  # nobody always comes after the same
     share = labels.size / 1e6
     for method, budget in cells:
         median = 2.0 if budget == (32, 32) else 4.0
-        assert times[method, budget] == Times(median / share, 2 * median / share)
+        assert times[method, budget].seconds == pytest.approx(median / share)
+        assert times[method, budget].cpu_seconds == pytest.approx(2 * median / share)
+        each = np.array(times[method, budget].rounds) * share
+        assert each[:, 0] == pytest.approx(clock["32x32" if budget == (32, 32) else "64x64"][1:])
+
+
+def test_points_of_studies_are_not_timed(planned, tmp_path):
+    path = tmp_path / "e.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["studies"] = {"s": {"method": "joint", "setting": "model.sigma", "values": [1.0, 2.0]}}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    with_studies = read_experiment(path)
+    assert len(with_studies.methods) == len(planned[0].methods) + 2
+    assert first_trainings(with_studies) == first_trainings(planned[0])
 
 
 def test_real_times_are_those_of_the_images(planned):
@@ -86,7 +108,11 @@ def test_real_times_are_those_of_the_images(planned):
 
 
 def test_times_are_kept_for_the_same_networks_on_the_same_device(tmp_path):
-    times = {("a", (32, 48)): Times(1.5, 2.5), ("full", None): Times(30.0, 60.0)}
+    times = {
+        ("a", (32, 48)): Times(((1.5, 2.5), (1.0, 2.0), (7.0, 9.0))),
+        ("full", None): Times(((30.0, 60.0),)),
+    }
+    assert (times["a", (32, 48)].seconds, times["a", (32, 48)].cpu_seconds) == (1.5, 2.5)
     keys = {("a", (32, 48)): "k1", ("full", None): "k2"}
     path = tmp_path / "t.json"
     write_times(times, path, keys, "CPU (1 thread)")
