@@ -344,8 +344,9 @@ def _title(experiment: Experiment, entry: Entry) -> str:
     if method.network_of is not None:
         method = experiment.methods[method.network_of]
     parts = [f"{method.study}: {method.title}" if method.study else method.title]
-    if entry.budget is not None and experiment.has_own_network(entry.method, entry.budget):
-        parts.append(f"at {shown_size(entry.budget)}")
+    alone = experiment.trained_for(method.name, entry.budget)
+    if alone is not None:
+        parts.append(f"at {shown_size(alone)}")
     if entry.fold:
         parts.append(f"without {', '.join(entry.fold)}")
     return f"{', '.join(parts)}, seed {entry.seed}"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from geodeform.evaluation.chart_shown import Look
 from geodeform.evaluation.comparison import Difference, Summary
+from geodeform.plot.safe_colours import to_linear, to_srgb
 
 WIDTH = 7.0
 """Of a page, inches."""
@@ -301,15 +302,10 @@ def inked(colour: str) -> tuple[float, float, float]:
 
     By the contrast of WCAG 2, (1.05) / (luminance + 0.05).
     """
-    linear = np.where(
-        (rgb := np.array(to_rgb(colour))) <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4
-    )
+    linear = to_linear(to_rgb(colour))
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
     most = 1.05 / _CONTRAST - 0.05
-    linear *= min(1.0, most / max(luminance, 1e-9))
-    red, green, blue = np.where(
-        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
-    )
+    red, green, blue = to_srgb(linear * min(1.0, most / max(luminance, 1e-9)))
     return float(red), float(green), float(blue)
 
 

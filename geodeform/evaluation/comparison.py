@@ -31,7 +31,7 @@ from geodeform.config import Size
 from geodeform.errors import ConfigError
 from geodeform.evaluation.experiment import Entry, Experiment
 from geodeform.evaluation.result import Cost, Evaluation, pooled
-from geodeform.evaluation.timing import CellKey, Clock, Times
+from geodeform.evaluation.timing import CellKey, Clock, Times, first_trainings
 
 RESAMPLES = 4000
 """Resamples of a bootstrap."""
@@ -261,7 +261,7 @@ class Comparison:
         self._differences: dict[CellKey, Difference | None] = {}
         self._at_equal_time: dict[tuple[str, Size | None, Clock], EqualTime | None] = {}
         # Of one run or of none: times of different runs do not compare.
-        methods = {cell for cell in complete if not experiment.methods[cell[0]].study}
+        methods = complete.keys() & first_trainings(experiment).keys()
         self.timed = bool(times) and methods <= (times or {}).keys()
         for (method, budget), whole in complete.items():
             beside = times.get((method, budget)) if times and self.timed else None

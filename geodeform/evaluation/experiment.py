@@ -312,7 +312,8 @@ class Experiment:
         settings: dict[str, Any] = {"run.seed": seed}
         if fold:
             settings["data.val_items"] = list(fold)
-        sizes = self._trained_sizes(method, budget)
+        alone = self.trained_for(method, budget)
+        sizes = self.budgets if alone is None else (alone,)
         if one.recipes:
             recipe = one.recipes[sizes[0]].merged(self.settings)
         else:
@@ -342,28 +343,17 @@ class Experiment:
     def _splits(self) -> dict[tuple[tuple[str, ...], int], Split]:
         return {}
 
-    def has_own_network(self, method: str, budget: Size | None) -> bool:
-        """Whether a cell's network is trained for its budget alone."""
+    def trained_for(self, method: str, budget: Size | None) -> Size | None:
+        """The budget that a cell's network is trained for alone; None of one that serves all."""
         if budget is None:
-            return False
-        if self._is_beside(method, budget):
-            return self.baseline_networks == "own"
-        return self.networks == "own"
-
-    def _is_beside(self, method: str, budget: Size) -> bool:
-        """Whether only the baseline is evaluated there."""
-        return method == self.baseline and budget not in (
-            self.methods[method].budgets or self.budgets
-        )
-
-    def _trained_sizes(self, method: str, budget: Size | None) -> tuple[Size, ...]:
-        """Sizes that a network is trained at, to be evaluated at a budget."""
-        if self.has_own_network(method, budget) and budget is not None:
-            return (budget,)
-        if self.networks == "shared" or budget is None:
-            return self.budgets
+            return None
+        beside = budget not in (self.methods[method].budgets or self.budgets)
+        if beside and method == self.baseline and self.baseline_networks == "own":
+            return budget
+        if self.networks == "shared":
+            return None
         # where the baseline is evaluated besides, by the network of the nearest budget
-        return (min(self.budgets, key=lambda size: abs(_pixels(size) - _pixels(budget))),)
+        return min(self.budgets, key=lambda size: abs(_pixels(size) - _pixels(budget)))
 
 
 def _own_sampler(config: TrainConfig) -> str:

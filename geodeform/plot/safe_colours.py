@@ -241,17 +241,26 @@ def _distances(one: Values, other: Values) -> Values:
     return np.asarray(np.linalg.norm(one[:, :, None] - other[:, None], axis=-1).min(0))
 
 
+def to_linear(srgb: ArrayLike) -> Values:
+    """Linear RGB, 0…1, of sRGB of 0…1 (…, 3), by IEC 61966-2-1."""
+    v = np.asarray(srgb, np.float64)
+    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(linear: ArrayLike) -> Values:
+    """The reverse of :func:`to_linear`; what lies outside of 0…1 is clipped."""
+    v = np.clip(linear, 0, 1)
+    return np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)
+
+
 def _linear(colours: ArrayLike) -> Values:
     """Linear RGB, 0…1, of sRGB of 0…255 (…, 3)."""
-    v = np.asarray(colours, np.float64) / 255
-    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+    return to_linear(np.asarray(colours, np.float64) / 255)
 
 
 def _encoded(linear: Values) -> NDArray[np.uint8]:
     """The reverse of :func:`_linear`, rounded."""
-    v = np.clip(linear, 0, 1)
-    v = np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** (1 / 2.4) - 0.055)
-    return np.round(255 * v).astype(np.uint8)
+    return np.round(255 * to_srgb(linear)).astype(np.uint8)
 
 
 def _lab(linear: Values) -> Values:

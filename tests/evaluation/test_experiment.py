@@ -125,6 +125,18 @@ def test_the_baseline_can_have_networks_of_its_own_where_it_is_evaluated_besides
     }  # fmt: skip
 
 
+def test_a_network_is_named_by_what_it_is_trained_for_wherever_it_is_evaluated(tmp_path):
+    """The baseline at 48x48, by the network of 32x32, which the file evaluates after it."""
+    one = experiment(tmp_path, networks="own", budgets=[32, 96], baseline_budgets=[24, 48])
+    works = plan_campaign(one, tmp_path / "out")
+    titles = {work.title: work.config.model.sizes for work in works}
+    assert titles["uniform, at 32x32, seed 0"] == ((32, 32),)
+    assert titles["uniform, at 96x96, seed 1"] == ((96, 96),)
+    assert {title.split(",")[1] for title in titles if "full" not in title} == {
+        " at 32x32", " at 96x96",
+    }  # fmt: skip
+
+
 def test_another_baseline_is_an_experiment_of_its_own_with_the_same_networks(tmp_path):
     one = experiment(tmp_path, asked_baseline="bound")
     assert (one.name, one.baseline) == ("mine-over-bound", "bound")
