@@ -214,6 +214,11 @@ class EqualTime:
         return self.difference.worse and not self.shorter
 
 
+def difference_of(one: Difference | EqualTime) -> Difference:
+    """The difference itself, at equal pixels or at equal time."""
+    return one.difference if isinstance(one, EqualTime) else one
+
+
 class Comparison:
     """An experiment with its results.
 

@@ -23,6 +23,8 @@ from geodeform.evaluation.comparison import (
     Cell,
     Comparison,
     Difference,
+    EqualTime,
+    difference_of,
     paired_difference,
 )
 from geodeform.evaluation.comparison_data import results_csv, results_json
@@ -334,19 +336,19 @@ def _count(found: Findings) -> str:
     said = []
     rivals = [cell for budget in found.budgets for cell in found.rivals(budget)]
     for where in ("pixels", "time"):
-        known: list[tuple[Difference, bool, bool]] = []  # with whether it is better, worse
+        known: list[Difference | EqualTime] = []
         beyond = 0
         for cell in rivals:
             if where == "pixels":
                 equal = found.difference(cell.method, cell.budget)
-                known += [] if equal is None else [(equal, equal.better, equal.worse)]
+                known += [] if equal is None else [equal]
             else:
                 timed = found.at_equal_time(cell.method, cell.budget)
                 if timed is not None and timed.beyond:
                     beyond += 1
                 elif timed is not None:
-                    known.append((timed.difference, timed.better, timed.worse))
-        enough = [one for one in known if len(one[0].values) >= FEWEST_SEEDS]
+                    known.append(timed)
+        enough = [one for one in known if len(difference_of(one).values) >= FEWEST_SEEDS]
         few = len(known) - len(enough)
         parts = []
         if few:
@@ -355,11 +357,12 @@ def _count(found: Findings) -> str:
                 "too few seeds to say"
             )
         if enough:
-            above = sum(better for _, better, _ in enough)
-            below = sum(worse for *_, worse in enough)
+            above = sum(one.better for one in enough)
+            below = sum(one.worse for one in enough)
             of = f"the other {len(enough)}" if few else _counted(len(enough), "difference")
             parts.append(
-                f"{above} of {of} lie above 0 with their whole interval, {below} below, "
+                f"{above} of {of} {'lies' if above == 1 else 'lie'} above 0 with "
+                f"{'its' if above == 1 else 'their'} whole interval, {below} below, "
                 f"{len(enough) - above - below} neither"
             )
         if beyond:
@@ -388,7 +391,7 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
         said.append(f"{which} {_named(found, best)}, {_height(found, best)}.")
         equal = found.difference(best.method, budget)
         if equal is not None:
-            said.append(f"At equal pixels: {_verdict(equal, equal.better, equal.worse)}.")
+            said.append(f"At equal pixels: {_verdict(equal)}.")
         timed = found.at_equal_time(best.method, budget)
         if timed is not None:
             where = f"where the baseline is best with {timed.samples:,.0f} samples"
@@ -396,7 +399,7 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
                 where = f"longer than the baseline's, whose best is at {timed.samples:,.0f} samples"
             elif timed.shorter:
                 where = f"shorter than the baseline's, which is at {timed.samples:,.0f} samples"
-            verdict = _verdict(timed.difference, timed.better, timed.worse)
+            verdict = _verdict(timed)
             said.append(f"At equal time ({where}): {verdict}.")
         ratio = found.equal_accuracy(best)
         if ratio is not None:
@@ -408,8 +411,7 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
         gain = found.difference(oracle.method, budget)
         said.append(
             f"The oracle {_named(found, oracle)}, which sees the labels, reaches "
-            f"{_height(found, oracle)}"
-            + (f": {_verdict(gain, gain.better, gain.worse)}." if gain is not None else ".")
+            f"{_height(found, oracle)}" + (f": {_verdict(gain)}." if gain is not None else ".")
         )
     if not said:
         return ""
@@ -437,13 +439,14 @@ def _every_pixel(found: Findings) -> str:
     return f"{text} Against it: {'; '.join(below)}." if below else text
 
 
-def _verdict(difference: Difference, better: bool, worse: bool) -> str:
+def _verdict(one: Difference | EqualTime) -> str:
     """A difference in words, no better than its interval and what stands for the baseline."""
+    difference = difference_of(one)
     said = _short(difference)
     if len(difference.values) < FEWEST_SEEDS:
         return f"{said}, too few seeds to say"
-    if better or worse:
-        return f"{said}, {'better' if better else 'worse'}"
+    if one.better or one.worse:
+        return f"{said}, {'better' if one.better else 'worse'}"
     if difference.sure:
         return f"{said}, which says nothing of equal times"
     what = "holds 0" if difference.low <= 0 <= difference.high else "ends as good as at 0"

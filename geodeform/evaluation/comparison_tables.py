@@ -18,6 +18,7 @@ from geodeform.evaluation.comparison import (
     Difference,
     EqualTime,
     Summary,
+    difference_of,
     paired_difference,
 )
 from geodeform.evaluation.comparison_pages import Strong, Table, Text
@@ -742,21 +743,20 @@ def _figures_table(found: Findings, figures: Mapping[str, Figure], title: str, n
     return Table(title, ["Method", *figures], groups, group_head="Samples", note=note)
 
 
-def _sides(difference: Difference | None, sure: bool | None = None) -> list[Text]:
-    """A difference and its interval; bold where it is sure, which the interval says by default."""
-    if difference is None:
+def _sides(one: Difference | EqualTime | None) -> list[Text]:
+    """A difference and its interval; bold where it is surely better or worse."""
+    if one is None:
         return [UNKNOWN, UNKNOWN]
+    difference = difference_of(one)
     texts = [points(difference.mean), interval(difference)]
-    bold = difference.sure if sure is None else sure
-    return [Strong(text) for text in texts] if bold else [*texts]
+    return [Strong(text) for text in texts] if one.better or one.worse else [*texts]
 
 
 def _timed(timed: EqualTime | None) -> list[Text]:
     if timed is None:
         return [UNKNOWN, UNKNOWN, UNKNOWN]
     mark = "\u2191" if timed.longer else "\u2193" if timed.shorter else ""
-    sides = _sides(timed.difference, timed.better or timed.worse)
-    return [*sides, f"{timed.samples:,.0f}{mark}"]
+    return [*_sides(timed), f"{timed.samples:,.0f}{mark}"]
 
 
 def _cost(cell: Cell) -> list[str]:

@@ -20,7 +20,7 @@ from geodeform.cli.main import main
 from geodeform.errors import OutputError
 from geodeform.evaluation.calibration import Calibration
 from geodeform.evaluation.campaign import Work, plan_campaign
-from geodeform.evaluation.comparison import Comparison, Difference
+from geodeform.evaluation.comparison import Comparison, Difference, EqualTime
 from geodeform.evaluation.comparison_pages import (
     Bullets,
     Document,
@@ -309,18 +309,22 @@ def test_nothing_is_called_better_where_the_interval_holds_0():
     three = (0.01, 0.015, 0.02)
     sure, unsure = Difference(three, 0.001, 0.03), Difference(three, -0.001, 0.03)
     worse = Difference((-0.01, -0.015, -0.02), -0.03, -0.0001)
-    assert report._verdict(sure, True, False) == "+1.5 (+0.1 to +3.0), better"
+    assert report._verdict(sure) == "+1.5 (+0.1 to +3.0), better"
     # sure, but the baseline might do better with more samples
-    assert "better" not in report._verdict(sure, False, False)
-    assert "says nothing of equal times" in report._verdict(sure, False, False)
-    assert "better" not in report._verdict(unsure, False, False)
-    assert "no difference is shown" in report._verdict(unsure, False, False)
-    assert report._verdict(worse, False, True) == "\u22121.5 (\u22123.0 to \u22120.01), worse"
+    longer = report._verdict(EqualTime(1.0, 256.0, True, False, sure))
+    assert "better" not in longer
+    assert "says nothing of equal times" in longer
+    assert "better" not in report._verdict(unsure)
+    assert "no difference is shown" in report._verdict(unsure)
+    assert report._verdict(worse) == "\u22121.5 (\u22123.0 to \u22120.01), worse"
+    # its time is longer than the baseline's, so it may be called worse, but not if it is shorter
+    assert report._verdict(EqualTime(1.0, 256.0, True, False, worse)).endswith(", worse")
+    assert "worse" not in report._verdict(EqualTime(1.0, 256.0, False, True, worse))
 
 
 def test_nothing_is_called_better_by_fewer_than_three_seeds(experiment, write, tmp_path):
     for values in ((0.015,), (0.01, 0.02)):
-        said = report._verdict(Difference(values, 0.001, 0.03), False, False)
+        said = report._verdict(Difference(values, 0.001, 0.03))
         assert said == "+1.5 (+0.1 to +3.0), too few seeds to say"
     results = results_of(experiment, seed=(0, 1))
     known = timed(experiment, results).difference("joint", (32, 32))
