@@ -249,7 +249,7 @@ def _report(
                 times = measure_times(experiment, works, data, device=device, progress=progress)
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_times(times, kept, trainings, where)
-        panels = panel_figures(experiment, works, results, data, device)
+        panels, no_panels = panel_figures(experiment, works, results, data, device)
     comparison = Comparison(experiment, results, times)
     paths = write_comparison(
         comparison,
@@ -257,6 +257,7 @@ def _report(
         out / experiment.name,
         figures=charts(comparison),
         panels=panels,
+        no_panels=no_panels,
         command=command,
         works=works,
     )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +53,9 @@ LEADER = 0.3
 ACROSS = 3
 """Axes side by side, at most."""
 
+TALLEST = 1.5
+"""Height of a page over its width, at most: about that of the text on A4."""
+
 SMALL = 7.0
 """Size of all text but titles, points."""
 
@@ -67,6 +71,9 @@ _TITLE_PAD = 4.0  # from the axes, points
 _ARROW = 0.16  # length, inches
 _CONTRAST = 4.0  # of thin lines with white paper, at least
 _CLEAR = 0.03  # at either side of a number, inches
+_DODGE = 0.028  # between marks that share a place, inches
+_DODGE_SHARE = 0.6  # of the way to the next place for such marks, at most
+_MARK = 0.04  # half of a mark, inches
 _NARROW = 10.0  # largest over smallest value of a logarithmic axis with evenly spaced numbers
 
 
@@ -220,6 +227,7 @@ def draw_points(
     *,
     scale: float = 100,
     across: bool = False,
+    at: Sequence[float] | None = None,
     over: dict[str, Any] | None = None,
 ) -> None:
     """Draw means, with ± std where there are seeds.
@@ -231,6 +239,8 @@ def draw_points(
         look: Of the method.
         scale: Factor of the values.
         across: Values lie on the horizontal axis, and no line joins them.
+        at: Where marks and whiskers stand instead. The line that joins them stays: moved to the
+            left a rising one would look better than the others.
         over: Properties in place of the look's.
     """
     means = [scale * value.mean for value in values]
@@ -239,8 +249,11 @@ def draw_points(
     style = {**look.mark, "label": look.title, "elinewidth": 0.7, **(over or {})}
     if across:
         axes.errorbar(means, x, xerr=spread, **{**style, "linestyle": "none"})
-    else:
+    elif at is None or list(at) == list(x):
         axes.errorbar(x, means, yerr=spread, **style)
+    else:
+        axes.plot(x, means, **{**look.mark, "marker": "", "label": f"_{look.title}"})
+        axes.errorbar(at, means, yerr=spread, **{**style, "linestyle": "none"})
 
 
 def draw_interval(axes: Axes, difference: Difference, at: float, style: dict[str, Any]) -> None:
@@ -284,8 +297,7 @@ def point_beyond(axes: Axes, look: Look, x: float, y: float) -> tuple[float, flo
     """
     point = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
     edge = np.clip(point, 0, 1)
-    inches = np.array(axes.bbox.size) / axes.figure.dpi
-    start = edge - _ARROW * np.sign(np.round(point - edge, 6)) / inches
+    start = edge - _ARROW * np.sign(np.round(point - edge, 6)) / _inches(axes)
     axes.add_patch(
         FancyArrowPatch(
             tuple(start), tuple(edge), transform=axes.transAxes, color=look.colour, linewidth=1.1,
@@ -343,13 +355,80 @@ def limit_y(axes: Axes, values: Iterable[Summary]) -> None:
     pale_grid(axes, "y")
 
 
-def limit_log_x(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic horizontal axis that holds all values, even where they are one."""
+def limit_log_x(axes: Axes, values: Sequence[float], room: float = 0.05) -> None:
+    """A logarithmic horizontal axis that holds all values, even where they are one.
+
+    Args:
+        axes: Whose limits are set.
+        values: What it holds.
+        room: At either end, as a share of the values' range.
+    """
     axes.set_xscale("log")
     if values:
         low, high = min(values), max(values)
-        room = max((high / low) ** 0.05, 1.05)
-        axes.set_xlim(low / room, high * room)
+        factor = max((high / low) ** room, 1.05)
+        axes.set_xlim(low / factor, high * factor)
+
+
+def dodged(
+    axes: Axes, marks: Mapping[Look, Sequence[tuple[float, Summary]]]
+) -> dict[Look, list[float]]:
+    """Places of marks on a logarithmic axis, moved apart where marks or whiskers share one.
+
+    They stand symmetric about it by one factor from each to the next, which is so small that they
+    neither reach those of another place nor leave the axes.
+
+    Args:
+        axes: With limits that stay, in % upwards.
+        marks: Method → where its marks belong, and their values.
+    """
+    beside = {
+        x: _overlapping(axes, {look: v for look, of in marks.items() for at, v in of if at == x})
+        for x in sorted({x for of in marks.values() for x, _ in of})
+    }
+    most = max((len(group) for groups in beside.values() for group in groups), default=1)
+    if most == 1:
+        return {look: [x for x, _ in of] for look, of in marks.items()}
+    low, high = axes.get_xlim()
+    inch, places = math.log(high / low) / _inches(axes)[0], list(beside)
+    edge = min(math.log(places[0] / low), math.log(high / places[-1])) - _MARK * inch
+    step = min(
+        _DODGE * inch,
+        max(2 * edge, 0) / (most - 1),
+        *(_DODGE_SHARE * math.log(b / a) / most for a, b in pairwise(places)),
+    )
+
+    def moved(look: Look, x: float) -> float:
+        (group,) = [group for group in beside[x] if look in group]
+        return x * math.exp(step * (group.index(look) - (len(group) - 1) / 2))
+
+    return {look: [moved(look, x) for x, _ in of] for look, of in marks.items()}
+
+
+def _overlapping(axes: Axes, values: Mapping[Look, Summary]) -> list[list[Look]]:
+    """Methods whose marks or whiskers at one place cover each other, in their order."""
+    low, high = axes.get_ylim()
+    least = _MARK * (high - low) / _inches(axes)[1]
+    spans = {
+        look: (100 * v.mean - half, 100 * v.mean + half)
+        for look, v in values.items()
+        for half in (max(100 * float(np.nan_to_num(v.std)), least),)
+    }
+    groups: list[list[Look]] = []
+    reach = -math.inf
+    for look in sorted(spans, key=lambda look: spans[look]):
+        bottom, top = spans[look]
+        if bottom > reach:
+            groups.append([])
+        groups[-1].append(look)
+        reach = max(reach, top)
+    return [[look for look in values if look in group] for group in groups]
+
+
+def _inches(axes: Axes) -> tuple[float, float]:
+    """Width and height of axes."""
+    width, height = np.array(axes.bbox.size) / axes.figure.dpi
+    return float(width), float(height)
 
 
 def fixed_ticks(axes: Axes, names: dict[float, str], width: float, *, lines: int = 1) -> None:

@@ -29,6 +29,7 @@ from geodeform.evaluation.result import Evaluation
 _BASELINE_LOOK, _LEARNED_LOOK, _RESIZER_LOOK = (
     ("#D55E00", "s"), ("#0072B2", "o"), ("#009E73", "^"),
 )  # fmt: skip
+_FEWEST_CORRELATED = 3  # methods; two always lie on a line
 # the rest of Okabe and Ito's, without the yellow that white paper swallows, then Tol's muted ones
 _OTHER_LOOKS = (
     ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "h"), ("#882255", "<"),
@@ -280,6 +281,50 @@ def oracle_words(looks: Iterable[Look], how: str) -> str:
     if not any(look.oracle for look in looks):
         return ""
     return f"Oracles, which see the labels at test time, {how}."
+
+
+def moved_words(moved: bool, about: str) -> str:
+    """That marks do not stand exactly where they belong, where it is so.
+
+    Args:
+        moved: Whether it is so.
+        about: What they stand around.
+    """
+    if not moved:
+        return ""
+    return (
+        "Marks are moved a little sideways where they would cover each other, symmetric about "
+        f"{about}; lines are not."
+    )
+
+
+def correlation_words(
+    drawn: Mapping[Size, Mapping[Look, tuple[float, float]]], figures: str
+) -> str:
+    """How two figures of the methods go together, where enough methods do not see the labels.
+
+    Oracles lead in what sampling allows and, seeing the labels, in what comes out: with them a
+    correlation says that they are oracles.
+
+    Args:
+        drawn: Budget → method → both figures.
+        figures: What they are called.
+    """
+    said, counts = [], []
+    for budget, pairs in drawn.items():
+        values = [pair for look, pair in pairs.items() if not look.oracle]
+        if len(values) < _FEWEST_CORRELATED or np.ptp(values, axis=0).min() <= 0:
+            continue
+        value = f"{np.corrcoef(np.transpose(values))[0, 1]:+.2f}"
+        said.append(f"{value} at {shown_size(budget)}".replace("-", "\N{MINUS SIGN}"))
+        counts.append(len(values))
+    if not said:
+        return ""
+    without = any(look.oracle for pairs in drawn.values() for look in pairs)
+    return (
+        f"Correlation of {figures} over the means of {range_words(counts)} methods"
+        f"{', without oracles' if without else ''}: {', '.join(said)}."
+    )
 
 
 def interval_words(shown: Shown, differences: Sequence[Difference]) -> str:

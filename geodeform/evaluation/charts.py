@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from geodeform.config import Size
 from geodeform.evaluation.calibration import N_BINS
 from geodeform.evaluation.chart_sheet import (
     ABOVE,
@@ -28,9 +29,11 @@ from geodeform.evaluation.chart_sheet import (
     PALE,
     RIGHT,
     SMALL,
+    TALLEST,
     WIDTH,
     Grid,
     Sheet,
+    dodged,
     draw_interval,
     draw_points,
     draw_whisker,
@@ -56,12 +59,14 @@ from geodeform.evaluation.chart_shown import (
     Shown,
     class_gains,
     classes_by_frequency,
+    correlation_words,
     drawn_words,
     gain_words,
     gflop_per_megapixel,
     highest_words,
     interval_words,
     mean_words,
+    moved_words,
     oracle_words,
     paired,
     pooled_calibration,
@@ -180,11 +185,23 @@ def _cost_curves(shown: Shown) -> Panel | None:
     first, *rest = heads.values()
     below = first + high + BELOW + 0.16 + max(rest)  # sizes have two lines
     sheet = Sheet(below + low + BELOW)
+    moved = False
     for left, width, title, unit, _, cost in axes_of:
         top, height = (first, high) if cost is samples else (below, low)
         axes = sheet.axes(left, top, width, height, title, unit, notes[title])
         drawn = [cell for look, cell in whole.items() if look not in away[title] | level[title]]
         limit_log_x(axes, [cost(cell) for cell in (*sampled, *drawn)])
+        limit_y(axes, kept)
+        true = {
+            look: [cost(cell) for cell in cells[look.name]]
+            for look in shown.looks
+            if look not in away[title] | level[title]
+        }
+        places = true
+        if cost is samples:  # costs stay where they were measured
+            marks = {k: [(samples(c), c.miou) for c in cells[k.name]] for k in true}
+            places = dodged(axes, marks)
+            moved = places != true
         for look in shown.looks:
             curve = cells[look.name]
             if look in level[title]:
@@ -192,9 +209,8 @@ def _cost_curves(shown: Shown) -> Panel | None:
                     100 * curve[0].miou.mean, color=look.colour, linewidth=0.9, linestyle=":",
                     label=look.title,
                 )  # fmt: skip
-            elif look not in away[title]:
-                draw_points(axes, [cost(c) for c in curve], [c.miou for c in curve], look)
-        limit_y(axes, kept)
+            elif look in places:
+                draw_points(axes, true[look], [c.miou for c in curve], look, at=places[look])
         if cost is samples:
             _name_sizes(shown, axes, width)
         else:
@@ -206,7 +222,10 @@ def _cost_curves(shown: Shown) -> Panel | None:
         points = []
         for look in shown.looks:
             last = cells[look.name][-1]
-            x = axes.get_xlim()[1] if look.every_pixel and cost is samples else cost(last)
+            if look in places:
+                x = places[look][-1]
+            else:
+                x = axes.get_xlim()[1] if cost is samples else cost(last)
             y = 100 * last.miou.mean
             if look in away[title]:
                 x, y = point_beyond(axes, look, x, y)
@@ -225,6 +244,7 @@ def _cost_curves(shown: Shown) -> Panel | None:
         "points there, and its mIoU and cost stand above the axes."
         if any(notes.values())
         else "",
+        moved_words(moved, "the true number of samples"),
         "Lines join budgets in order of size: where time is measured unsteadily they run back.",
         highest_words(shown),
     ]
@@ -444,7 +464,11 @@ def _differences(shown: Shown) -> Panel | None:
         interval_words(
             shown, [p for _, _, p, _ in rows if p] + [t.difference for _, _, _, t in rows if t]
         ),
-        oracle_words(looks, "have hollow marks and dashed intervals"),
+        oracle_words(
+            looks,
+            "have hollow marks and dashed intervals"
+            + (", and none at equal time: theirs goes to the labels" if comparison.timed else ""),
+        ),
         "Crosses: the method's time is outside the baseline's own, so that the best of its budgets "
         "below, or its smallest one, stands for it."
         if any(t.beyond for *_, t in rows if t)
@@ -552,6 +576,7 @@ def _trimaps(shown: Shown) -> Panel | None:
     step = ABOVE + height + BELOW + 0.08
     sheet = Sheet(len(budgets) * step)
     width = (WIDTH - 2 * LEFT - LEADER - NAMES - EDGE) / 2
+    moved = False
     for index, budget in enumerate(budgets):
         cells = {look: cell for look in shown.looks if (cell := shown.cell(look, budget))}
         if not cells:
@@ -566,22 +591,29 @@ def _trimaps(shown: Shown) -> Panel | None:
                 LEFT + column * (width + LEFT), index * step + ABOVE, width, height,
                 shown_size(budget) + title, "width of trimap (px)",
             )  # fmt: skip
-            axes.set_xscale("log")
-            ends, drawn = [], []
+            limit_log_x(axes, widths, room=0.08)  # for marks beside each other
+            values = {}
             for look, cell in cells.items():
-                values = [
+                found = [
                     cell.summary(figure) if column == 0 else paired(cell, base, figure)
                     for figure in (() if column == 1 and look.every_pixel else figures)
                 ]
-                there = [value for value in values if value is not None]
+                there = [value for value in found if value is not None]
                 if there:
-                    draw_points(axes, widths, there, look)
-                    drawn += there
-                end = 100 * there[-1].mean if there else math.nan
-                ends.append((look, float(widths[-1]), end))
+                    values[look] = there
+            if values:
+                limit_y(axes, [value for there in values.values() for value in there])
+            true = [float(w) for w in widths]
+            places = dodged(axes, {k: list(zip(true, of, strict=True)) for k, of in values.items()})
+            moved = moved or any(place != true for place in places.values())
+            ends = []
+            for look in cells:
+                if look in values:
+                    draw_points(axes, true, values[look], look, at=places[look])
+                    ends.append((look, places[look][-1], 100 * values[look][-1].mean))
+                else:
+                    ends.append((look, true[-1], math.nan))
             axes.set_ylabel(unit, fontsize=SMALL, labelpad=2)
-            if drawn:
-                limit_y(axes, drawn)
             fixed_ticks(axes, {float(w): f"{w:g}" for w in widths}, width)
             if column == 1:
                 sheet.name_ends(axes, height, ends)
@@ -594,6 +626,7 @@ def _trimaps(shown: Shown) -> Panel | None:
         "What sees every pixel is left out of the differences, which it would squeeze."
         if every
         else "",
+        moved_words(moved, "the true width"),
         spread_words(
             [c for b in budgets for k in shown.looks if (c := shown.cell(k, b))], "points"
         ),
@@ -608,21 +641,25 @@ def _intrinsic(shown: Shown) -> Panel | None:
         return None
     looks = shown.sampled
     handles = [look.handle() for look in looks]
-    height, pairs = 1.7, (
+    pairs = (
         ("soft", MAPS["intrinsic"], MAPS["users' map"]),
         ("nearest", MAPS["intrinsic, nearest"], MAPS["nearest sample"]),
     )  # fmt: skip
     n = len(shown.budgets)
-    columns = math.ceil(n / math.ceil(n / ACROSS))
+    blocks = math.ceil(n / (ACROSS + 1))
+    columns = math.ceil(n / blocks)
     single = n == 1  # then side by side
+    across_page = 2 if single else columns
+    gap = LEFT if across_page <= ACROSS else 0.46  # numbers alone stand there
+    width = min(3.0, (WIDTH - LEFT - RIGHT - (across_page - 1) * gap) / across_page)
+    several = any(len(shown.comparison.curve(look.name)) > 1 for look in looks)
+    rows = blocks * (1 if single else 2) + several
+    rest = 0.16 * several + legend_height(handles)  # sizes have two lines
+    height = min(1.7, max(1.2, (TALLEST * WIDTH - rest) / rows - ABOVE - BELOW))
     row_height = ABOVE + height + BELOW
     block_height = (1 if single else 2) * row_height
-    bottom = math.ceil(n / columns) * block_height
-    across_page = 2 if single else columns
-    width = min(3.0, (WIDTH - RIGHT - across_page * LEFT) / across_page)
-    several = any(len(shown.comparison.curve(look.name)) > 1 for look in looks)
-    above = row_height + 0.16 if several else 0  # sizes have two lines
-    bottom += above
+    above = row_height + 0.16 if several else 0
+    bottom = above + blocks * block_height
     sheet = Sheet(bottom + legend_height(handles))
     for number, (name, figure, _) in enumerate(pairs if above else ()):
         half = (WIDTH - RIGHT - 2 * LEFT) / 2
@@ -638,18 +675,17 @@ def _intrinsic(shown: Shown) -> Panel | None:
         _name_sizes(shown, axes, half)
         if number == 0:
             axes.set_ylabel("intrinsic mIoU (%)", fontsize=SMALL)
-    correlations = []
+    means: dict[Size, dict[Look, tuple[float, float]]] = {}
     for index, budget in enumerate(shown.budgets):
         block, column = divmod(index, columns)
         for row, (name, across, up) in enumerate(pairs):
             axes = sheet.axes(
-                LEFT + (row if single else column) * (width + LEFT),
+                LEFT + (row if single else column) * (width + gap),
                 above + block * block_height + (0 if single else row) * row_height + ABOVE,
                 width, height, f"{shown_size(budget)}, {name}", "intrinsic mIoU (%)",
             )  # fmt: skip
             if column == 0:
                 axes.set_ylabel("full-resolution mIoU (%)", fontsize=SMALL)
-            drawn = []
             for look in looks:
                 cell = shown.cell(look, budget)
                 if cell is None:
@@ -659,12 +695,11 @@ def _intrinsic(shown: Shown) -> Panel | None:
                 if len(cell.seeds) > 1:
                     style |= {"xerr": 100 * x.std, "yerr": 100 * y.std}
                 axes.errorbar(100 * x.mean, 100 * y.mean, **style)
-                drawn.append((x.mean, y.mean))
+                if name == "soft":
+                    means.setdefault(budget, {})[look] = x.mean, y.mean
             axes.margins(0.12)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_locator(MaxNLocator(min(4, int(width / 0.4))))
             pale_grid(axes, "both")
-            if name == "soft" and len(drawn) > 2 and np.ptp(drawn, axis=0).min() > 0:
-                correlations.append(float(np.corrcoef(np.transpose(drawn))[0, 1]))
     sheet.legend(handles, bottom)
     said = [
         "What sampling allows and what comes out: intrinsic mIoU, of the labels themselves sampled "
@@ -674,14 +709,8 @@ def _intrinsic(shown: Shown) -> Panel | None:
         "for the nearest sample's class (nearest). Each has axes of its own.",
         spread_words(shown.cells(looks), "marks"),
         oracle_words(looks, "are hollow"),
+        correlation_words(means, "intrinsic and full-resolution mIoU (soft)"),
     ]
-    if correlations:
-        values = ", ".join(f"{value:+.2f}" for value in correlations)
-        values = values.replace("-", "\N{MINUS SIGN}")
-        said.append(
-            f"Correlation over the {len(looks)} methods drawn (soft), by budget: {values}; near 1, "
-            "who samples the labels better also maps better."
-        )
     return Panel("Intrinsic and full-resolution mIoU", sentences(said), sheet.figure)
 
 

@@ -96,6 +96,11 @@ class Cell:
         return self.summary(lambda one: one.miou)
 
     @property
+    def oracle(self) -> bool:
+        """Whether it sees the labels at test time."""
+        return any(one.oracle for one in self.evaluations)
+
+    @property
     def clock(self) -> Clock:
         """The time that counts: a processor's does not see what a GPU does."""
         gpu = any(one.cost.device_memory_bytes is not None for one in self.evaluations)
@@ -322,10 +327,11 @@ class Comparison:
             clock: The time that is equal, :attr:`Cell.clock` unless given.
 
         Returns:
-            None where a side is missing, or where the methods were not timed beside each other.
+            None where a side is missing, where the methods were not timed beside each other, or of
+            an oracle, whose time is spent on labels that nobody has.
         """
         ours = self.cell(method, budget)
-        if ours is None:
+        if ours is None or ours.oracle:
             return None
         clock = clock or ours.clock
         key = method, budget, clock

@@ -7,6 +7,7 @@ where its interval holds 0 or rests on fewer than three seeds.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -73,6 +74,7 @@ from geodeform.training.datasets.base import listed
 from geodeform.training.datasets.registry import DATASETS
 
 PICTURES = "pictures"
+_GREEK = re.compile(r"GREEK (?:SMALL|CAPITAL) LETTER (?:FINAL )?([A-Z]+)")
 _BUSY = 0.85  # share of the wall-clock time; an idle machine gives a process about all of it
 _LEVEL = f"{100 * LEVEL:.0f} %"
 
@@ -94,6 +96,7 @@ def write_comparison(
     panels: Sequence[Panel],
     command: str,
     works: Sequence[Work],
+    no_panels: str = "",
 ) -> list[Path]:
     """Write a report into a folder: all of its files, or none.
 
@@ -110,6 +113,7 @@ def write_comparison(
         panels: Pictures of what methods see and map.
         command: Makes the report again.
         works: The experiment's networks.
+        no_panels: Why there are no panels, a sentence that then stands in their place.
 
     Returns:
         The files, the HTML page first.
@@ -119,10 +123,9 @@ def write_comparison(
         ConfigError: If evaluations that belong together are of different images.
     """
     found = Findings(comparison)
-    document = _document(found, figures, panels, command, works)
+    document = _document(found, figures, panels, command, works, no_panels)
     names = [
-        f"{PICTURES}/{k:02d}-{re.sub(r'[^a-z0-9]+', '-', one.title.lower()).strip('-')[:40]}.png"
-        for k, one in enumerate(document.pictures(), 1)
+        f"{PICTURES}/{k:02d}-{_slug(one.title)}.png" for k, one in enumerate(document.pictures(), 1)
     ]
     contents = {
         "report.html": html_page(document).encode(),
@@ -147,6 +150,15 @@ def write_comparison(
     return [folder / name for name in contents]
 
 
+def _slug(title: str) -> str:
+    """A title as part of a file's name; Greek letters, which name settings, are spelled out."""
+    spelled = (
+        letter.group(1) if (letter := _GREEK.match(unicodedata.name(one, ""))) else one
+        for one in title
+    )
+    return re.sub(r"[^a-z0-9]+", "-", "".join(spelled).lower()).strip("-")[:40]
+
+
 def _pictures_of(page: Path) -> set[str]:
     """Pictures that an older report has."""
     if not page.is_file():
@@ -161,6 +173,7 @@ def _document(
     panels: Sequence[Panel],
     command: str,
     works: Sequence[Work],
+    no_panels: str,
 ) -> Document:
     """Everything that the pages say, in order."""
     experiment = found.experiment
@@ -194,7 +207,10 @@ def _document(
         Section("Further charts", [Figure(p.title, p.caption, p.figure) for p in left]),
         Section(
             "What the methods see and map",
-            [Figure(p.title, p.caption, p.figure, drawing=False) for p in panels],
+            [
+                *(Figure(p.title, p.caption, p.figure, drawing=False) for p in panels),
+                *([Paragraph(no_panels)] if no_panels else []),
+            ],
         ),
         Section("How it was measured", _method(found)),
     ]
@@ -371,7 +387,8 @@ def _count(found: Findings) -> str:
                 "outside the baseline's own"
             )
         if parts:
-            said.append(f"at equal {where}, {', and '.join(parts)}")
+            clock = f"{found.clock} " if where == "time" else ""
+            said.append(f"at equal {clock}{where}, {', and '.join(parts)}")
     if not said:
         return ""
     title = found.title(found.experiment.baseline)
@@ -399,8 +416,7 @@ def _at_budget(found: Findings, budget: tuple[int, int]) -> str:
                 where = f"longer than the baseline's, whose best is at {timed.samples:,.0f} samples"
             elif timed.shorter:
                 where = f"shorter than the baseline's, which is at {timed.samples:,.0f} samples"
-            verdict = _verdict(timed)
-            said.append(f"At equal time ({where}): {verdict}.")
+            said.append(f"At equal {found.clock} time ({where}): {_verdict(timed)}.")
         ratio = found.equal_accuracy(best)
         if ratio is not None:
             said.append(
@@ -574,7 +590,9 @@ def _sureness(found: Findings) -> list[str]:
             "take longer. Where it gets worse with more samples it is taken at fewer; the choice "
             "is by the figures compared, so it favours the baseline a little. Each round of the "
             "times gives a difference of its own; their variance, times \u03c0 / 2 by their number "
-            f"(that of a median), is added in the interval. Said and drawn is {found.clock} time."
+            f"(that of a median), is added in the interval. Said and drawn is {found.clock} time. "
+            "All rounds are of one sitting: how times change from one to the next, as they do on a "
+            "shared machine, is in no interval."
         )
     said.append(
         "Same mIoU: the baseline's mean mIoU, interpolated over the logarithm of its samples; said "

@@ -161,7 +161,7 @@ class Findings:
 
     def is_oracle(self, name: str) -> bool:
         """Whether a method sees the labels at test time."""
-        return any(one.oracle for cell in self.comparison.curve(name) for one in cell.evaluations)
+        return any(cell.oracle for cell in self.comparison.curve(name))
 
     def title(self, name: str) -> str:
         """What readers call a method, marked where it is an oracle."""
@@ -326,7 +326,7 @@ def difference_table(found: Findings) -> Table | None:
             "how many samples. \u2191: that time is longer than all of the baseline's, so with "
             "more samples it might do better than its best; nothing is called better there. "
             "\u2193: shorter than that of its smallest budget, which stands for it; nothing is "
-            "called worse."
+            "called worse. Oracles have none: what they spend on labels nobody could."
             if timed
             else UNTIMED
         ),

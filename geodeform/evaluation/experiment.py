@@ -181,7 +181,8 @@ class Experiment:
         baseline: Name of the method that the others are compared with.
         baseline_budgets: Further budgets of the baseline, in order of size.
         baseline_networks: ``own``: at each of these it has networks that are trained at that size
-            alone; ``shared``: those of the nearest of the experiment's budgets.
+            alone, as all others then have; ``shared``: those of the nearest of the experiment's
+            budgets.
         budgets: Samples (h, w) of a window, in order of size.
         networks: ``shared``: one network for all budgets; ``own``: one for each.
         seeds: Of the trainings.
@@ -501,6 +502,12 @@ def _experiment(
         raise ConfigError(
             f"'baseline_networks: own' needs sizes that settings give; the baseline '{baseline}' "
             "has recipes of its own, of which there are none for further budgets."
+        )
+    if beside == "own" and networks != "own" and len(budgets) > 1:
+        raise ConfigError(
+            "'baseline_networks: own' needs 'networks: own' where there are several budgets: equal "
+            "time would compare methods whose network serves all budgets with a baseline that has "
+            "one for each."
         )
     studies = _studies(top.get("studies") or {}, methods)
     held_out, leave_one_out = top.get("held_out"), False

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -32,7 +34,7 @@ from rasterio.windows import Window
 from geodeform.classes import NODATA_CLASS, RGB, ClassScheme, from_hex, to_hex
 from geodeform.config import Size
 from geodeform.evaluation.campaign import Work
-from geodeform.evaluation.comparison_tables import learns
+from geodeform.evaluation.comparison_tables import learns, trained_as
 from geodeform.evaluation.data import EvaluationData
 from geodeform.evaluation.evaluate import Settings, planned_run
 from geodeform.evaluation.experiment import Entry, Experiment, shown_size
@@ -40,14 +42,13 @@ from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.result import ORACLE_MARK, Evaluation
 from geodeform.evaluation.ways import find_way
 from geodeform.geo.mosaic import FieldMosaic, Mosaic
-from geodeform.geo.style import density_range
 from geodeform.models.deform_segmenter import DeformSegmenter
 from geodeform.plot.layers import (
     DENSITY_COLOURS,
     NODATA_GREY,
     class_handles,
     class_picture,
-    density_norm,
+    density_ticks,
 )
 from geodeform.plot.safe_colours import APART, SIGHTS, SafeScheme, safe_scheme
 from geodeform.plot.views import to_rgb
@@ -63,13 +64,16 @@ _ONE_CLASS = 0.9  # of a block's known pixels; of one class, more leave no borde
 _LEFT_OUT = f"without those with few known pixels or over {_ONE_CLASS:.0%} one class"
 _RGB = ("red", "green", "blue")
 _BUDGETS = 4  # rows of the figure of extreme rates, at most
+_SPREAD = 1.5  # the scale of densities over even sampling's reaches from 1 / 1.5 to 1.5 at least
 
 # inches
 _WIDTH = 7.0
 _GAP = 0.05
 _SIDE = 0.28  # for what is written at the left
 _NOTE = 0.15  # a line under a picture
-_HEAD = 0.44  # what stands over the columns, up to three lines
+_HEAD = 0.44  # what stands over the columns, up to three lines; more take more
+_HEAD_LINE = 0.12
+_BAR, _BAR_WIDTH = 0.3, 1.8  # the line of the densities' scale, and its bar
 _LINE = 0.2  # heading of a block, or a line of a legend
 _TALLEST = 2.0  # height of a picture over its width
 _SMALL, _PLAIN = 6.0, 7.0  # points
@@ -115,6 +119,7 @@ class BlockPrediction:
     Attributes:
         labels: (H, W) uint8 predicted classes, as the evaluation counted them.
         density: (H, W) float32 sampled pixels per pixel; blended where windows overlap.
+        even: What the density would be if the budget lay evenly over all windows.
         seen: (h, w, 3) uint8, what the network was fed of the window that covers most of the block;
             None where it sees every pixel.
         positions: (h, w, 2) float32, where the samples of that window lie: (x, y) in pixels from
@@ -124,9 +129,21 @@ class BlockPrediction:
 
     labels: NDArray[np.uint8]
     density: NDArray[np.float32]
+    even: float
     seen: NDArray[np.uint8] | None
     positions: NDArray[np.float32]
     spacing: tuple[float, float]
+
+    @property
+    def over_even(self) -> NDArray[np.float32]:
+        """(H, W) density over that of even sampling: what budgets and blocks have in common."""
+        return self.density / np.float32(self.even)
+
+    @property
+    def density_ends(self) -> tuple[float, float]:
+        """Percentiles 1 and 99 of it, as densities have tails."""
+        low, high = np.percentile(self.over_even, (1, 99))
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -262,6 +279,7 @@ def predict_block(
     return BlockPrediction(
         labels=_cut(((where, values) for where, values, _ in mosaic.close()), area),
         density=_cut(((where, values[0]) for where, values in field.close()), area),
+        even=math.prod(plan.sample_size) / math.prod(plan.window_size),
         seen=seen,
         positions=found[most].samples.positions + np.array(corner, np.float32),
         spacing=(plan.window_size[0] / h, plan.window_size[1] / w),
@@ -274,12 +292,13 @@ def panel_figures(
     results: Results,
     data: EvaluationData,
     device: str | torch.device = "auto",
-) -> list[Panel]:
+) -> tuple[list[Panel], str]:
     """Draw what the methods of an experiment see and map.
 
     The first figure shows three blocks at the smallest budget (figure 7): baseline, the learned
-    method that is best there, and the first oracle and the first method that sees every pixel, if
-    there are such. The second shows the block of median gain over the budgets (figure 8).
+    method that is best there, the first one of the joint loss if neither is, and the first oracle
+    and the first method that sees every pixel, if there are such. The second shows the block of
+    median gain over the budgets (figure 8).
 
     Args:
         experiment: Says the methods.
@@ -290,8 +309,8 @@ def panel_figures(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``.
 
     Returns:
-        Panels; none where no learned method and the baseline have results at one budget, with
-        networks that are there.
+        Panels, and "". Or none, where no learned method and the baseline have results at one
+        budget, with networks that are there and blocks worth drawing, and a sentence that says why.
 
     Raises:
         GeodeformError: If a network or an image cannot be read.
@@ -300,9 +319,15 @@ def panel_figures(
     there = {e: r for e, r in results.items() if e.trial.training in models}
     pair = _best_pair(experiment, there)
     if pair is None:
-        return []
+        return [], _why_no_pair(experiment, results, models.keys())
     artist = _Artist(experiment, there, models, data, device, *pair)
-    return [panel for panel in (artist.blocks(), artist.rates()) if panel is not None]
+    found = [panel for panel in (artist.blocks(), artist.rates()) if panel is not None]
+    if found:
+        return found, ""
+    return [], (
+        f"There are no pictures: every {artist.noun()} has few known pixels or over "
+        f"{_ONE_CLASS:.0%} one class, so that there is nothing to see."
+    )
 
 
 @dataclass(frozen=True)
@@ -340,6 +365,23 @@ def _best_pair(experiment: Experiment, results: Results) -> tuple[_Pair, int] | 
         return None
     pairs = found[min(found, key=math.prod)]
     return max(pairs, key=lambda pair: pair.gain), len(pairs)
+
+
+def _why_no_pair(experiment: Experiment, results: Results, models: Set[str]) -> str:
+    """Why there is nothing to draw, a sentence for a page that begins with its command."""
+    title = experiment.methods[experiment.baseline].title
+    if _best_pair(experiment, results) is None:
+        return (
+            "There are no pictures: they show a learned method beside the baseline "
+            f"('{title}'), and no budget has evaluations of both that belong together."
+        )
+    networks = {entry.trial.training for entry in results}
+    return (
+        "There are no pictures: they need the weights of a learned method and of the baseline "
+        f"('{title}') at one budget, and {len(networks - models)} of the {len(networks)} networks "
+        "that were evaluated have none beside their evaluations; the command at the top of this "
+        "page trains a network again once its evaluations are deleted."
+    )
 
 
 @dataclass(frozen=True)
@@ -409,7 +451,7 @@ class _Artist:
         titles = [self.experiment.methods[name].title for name in names]
         figure = _draw_rates(image, labels, titles, grid, self._colours.classes)
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
-        noun = self._noun()
+        noun = self.noun()
         smallest = [cell for cell in grid[0][1] if cell is not None]
         caption = (
             f"Maps of one {noun} ({_place_name(block)}) from the smallest budget down the rows. "
@@ -417,7 +459,7 @@ class _Artist:
             f"({block.gain_words(_drawn_gain(smallest))}), among {block.blocks} ({_LEFT_OUT}). "
             "Under each map: share of the "
             f"{noun}'s known pixels that are right. {self._seeds_said([block])}"
-            f"{_colours_said(self._colours)}{self._marks(names)}"
+            f"{_colours_said(self._colours)}{self._joint_said(names)}{self._marks(names)}"
         )
         return Panel(f"One {noun} at the smallest budgets", caption, figure)
 
@@ -427,21 +469,35 @@ class _Artist:
         return safe_scheme(self.data.classes, NODATA_GREY)
 
     def _methods(self, chosen: Sequence[Chosen]) -> list[str]:
-        """Baseline, the learned method, an oracle and every pixel, as far as all blocks have it."""
+        """Baseline and learned method, and what is drawn besides, as far as all blocks have it.
+
+        That is: the joint loss, whose method all this is about, an oracle and every pixel.
+        """
         names = [self.experiment.baseline, self.pair.method]
         ways = {e.method: find_way(e.trial.sampler) for e in self.results}
-        for wanted in ("sees_labels", "every_pixel"):
+        wanted: list[Callable[[str], bool]] = [
+            lambda name: ways[name].sees_labels,
+            lambda name: ways[name].every_pixel,
+        ]
+        if not any(self._is_joint(name) for name in names):
+            wanted.insert(0, self._is_joint)
+        for fits in wanted:
             for name, method in self.experiment.methods.items():
                 if (
                     name not in names
                     and not method.study
-                    and name in ways
-                    and getattr(ways[name], wanted)
                     and all(self._entry(name, self._budget(name), block) for block in chosen)
+                    and fits(name)
                 ):
                     names.append(name)
                     break
         return names
+
+    def _is_joint(self, method: str) -> bool:
+        """Whether it samples where its network learned to by the joint loss."""
+        if not learns(self.experiment, method):
+            return False
+        return trained_as(self.experiment, method, self.pair.budget).model.sampler == "joint"
 
     def _budget(self, method: str) -> Size | None:
         return None if self.experiment.methods[method].every_pixel else self.pair.budget
@@ -502,7 +558,7 @@ class _Artist:
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
         best = f", the best of {self.rivals} learned methods here" if self.rivals > 1 else ""
         added = len(self.pair.ours)
-        noun = self._noun()
+        noun = self.noun()
         what = "Blocks of about 1024 px" if noun == "block" else "Whole images"
         pooled = f", counts of {added} evaluations of each added" if added > 1 else ""
         several = max(block.seeds for block in chosen) > 1
@@ -512,15 +568,19 @@ class _Artist:
             f"({self._share(self.pair.budget)}). A rule chose them: {chosen[0].blocks} "
             f"{noun}s ({_LEFT_OUT}) were ranked by the gain in pixel accuracy of '{ours}'{best}, "
             f"over '{base}'{pooled}; drawn are {_and([c.rank for c in chosen])}. "
-            f"{headings}First column: image and labels. Second: sampling density of '{ours}' on a "
-            "logarithmic scale (the note: from dark to light), and where only one of the two is "
-            "right. Then, for each method, what the network sees of the window "
-            f"that covers most of the {noun} (dashed: the {noun}'s edge), and its map at full "
-            f"resolution with the share of known pixels that are right. {self._seeds_said(chosen)}"
-            f"{_colours_said(self._colours)}{self._marks(names)}"
+            f"{headings}First column: image and labels. Second: where '{ours}' samples "
+            "densely, over even sampling of as many, and where only one of the two is right. The "
+            f"scale of densities is logarithmic, one for all {noun}s, and spans at least "
+            f"{1 / _SPREAD:.2g} to {_SPREAD:.2g}, so that what is nearly even looks so. "
+            "Densest over sparsest is percentile 99 over percentile 1. Then, for each "
+            f"method, what the network sees of the window that covers most of the {noun} (dashed: "
+            f"the {noun}'s edge), and its map at full resolution with the share of known pixels "
+            "that are right. "
+            f"{self._seeds_said(chosen)}"
+            f"{_colours_said(self._colours)}{self._joint_said(names)}{self._marks(names)}"
         )
 
-    def _noun(self) -> str:
+    def noun(self) -> str:
         """What is drawn: a part of an image, or all of it where none is larger."""
         units = [unit for one in self.pair.ours for unit in one.units]
         return "block" if any(unit.row or unit.column for unit in units) else "image"
@@ -528,6 +588,13 @@ class _Artist:
     def _seeds_said(self, chosen: Sequence[Chosen]) -> str:
         seeds = sorted({self._seed(block) for block in chosen})
         return f"The networks drawn are of seed {_and([str(seed) for seed in seeds])}."
+
+    def _joint_said(self, names: Sequence[str]) -> str:
+        titles = [self.experiment.methods[name].title for name in names[2:] if self._is_joint(name)]
+        return "".join(
+            f" '{title}', trained by the joint loss, is drawn whatever its gain."
+            for title in titles
+        )
 
     def _marks(self, names: Sequence[str]) -> str:
         ways = {e.method: find_way(e.trial.sampler) for e in self.results}
@@ -547,11 +614,17 @@ def _draw_blocks(rows: Sequence[_BlockRow], scheme: ClassScheme) -> Figure:
     side = (_WIDTH - (columns + 1) * _GAP) / columns
     heights = [side * _aspect(labels) for _, _, labels, _ in rows]
     total = sum(2 * (height + _NOTE + _GAP) + _LINE for height in heights)
-    page = _Page(_HEAD + total, scheme, _difference_handles(*(c.title for c in rows[0][3][1::-1])))
     titles = ("Original", "Density; right and wrong", *(cell.title for cell in rows[0][3]))
+    head = _head(titles, side)
+    marks = _difference_handles(*(c.title for c in rows[0][3][1::-1]))
+    page = _Page(head + total + _BAR, scheme, marks)
     for k, title in enumerate(titles):
-        page.heading(_GAP + k * (side + _GAP) + side / 2, _HEAD / 2, title, side)
-    top = _HEAD
+        page.heading(_GAP + k * (side + _GAP) + side / 2, head / 2, title, side)
+    ends = [cells[1].prediction.density_ends for _, _, _, cells in rows]
+    norm = LogNorm(  # one for all, else what is nearly even would look like the strongest of them
+        min(1 / _SPREAD, *(low for low, _ in ends)), max(_SPREAD, *(high for _, high in ends))
+    )
+    top = head
     for (block, image, labels, cells), height in zip(rows, heights, strict=True):
         said = f"{block.rank[0].upper()}{block.rank[1:]}, {block.gain_words(_drawn_gain(cells))}"
         page.text(_GAP, top + _LINE / 2, f"{said} ({_place_name(block)})")
@@ -566,16 +639,16 @@ def _draw_blocks(rows: Sequence[_BlockRow], scheme: ClassScheme) -> Figure:
         at(0, top, "image").imshow(image)
         at(0, low, "labels").imshow(class_picture(labels, scheme))
         base, ours = cells[:2]
-        density = ours.prediction.density
-        low_density, high_density = density_range(density)
-        note = f"density, 1 to {high_density / low_density:.2g}"
-        at(1, top, note).imshow(density, cmap=DENSITY_COLOURS, norm=density_norm(density))
+        sparsest, densest = ours.prediction.density_ends
+        note = f"densest over sparsest: {_plain(densest / sparsest)}"
+        at(1, top, note).imshow(ours.prediction.over_even, cmap=DENSITY_COLOURS, norm=norm)
         at(1, low, "right and wrong").imshow(_difference(labels, ours, base))
         for column, cell in enumerate(cells, 2):
             _draw_seen(at(column, top, _seen_note(cell)), cell.prediction)
             note = f"{cell.accuracy:.1%} right"
             at(column, low, note).imshow(class_picture(cell.prediction.labels, scheme))
         top = low + height + _NOTE + _GAP
+    page.density_bar(top, norm)
     return page.figure
 
 
@@ -591,14 +664,15 @@ def _draw_rates(
     side = (_WIDTH - _SIDE - (columns + 1) * _GAP) / columns
     height = side * _aspect(labels)
     step = height + _NOTE + _GAP
-    page = _Page(_HEAD + len(grid) * step, scheme)
+    head = _head(titles, side)
+    page = _Page(head + len(grid) * step, scheme)
     lefts = [_GAP + k * (side + _GAP) + (k > 0) * _SIDE for k in range(columns)]
     for left, title in zip(lefts, ("Original", *titles), strict=True):
-        page.heading(left + side / 2, _HEAD / 2, title, side)
-    page.axes(lefts[0], _HEAD, side, height, "image").imshow(image)
-    page.axes(lefts[0], _HEAD + step, side, height, "labels").imshow(class_picture(labels, scheme))
+        page.heading(left + side / 2, head / 2, title, side)
+    page.axes(lefts[0], head, side, height, "image").imshow(image)
+    page.axes(lefts[0], head + step, side, height, "labels").imshow(class_picture(labels, scheme))
     for row, (said, cells) in enumerate(grid):
-        top = _HEAD + row * step
+        top = head + row * step
         page.upright(lefts[1] - _SIDE / 2, top + height / 2, said.replace(", ", "\n"))
         for left, cell in zip(lefts[1:], cells, strict=True):
             if cell is not None:
@@ -644,8 +718,27 @@ class _Page:
 
     def heading(self, x: float, y: float, words: str, width: float) -> None:
         """A column's heading, broken to fit its width."""
-        lines = textwrap.fill(words, max(12, round(width / 0.065)))
-        self._write(x, y, lines, ha="center", weight="bold")
+        self._write(x, y, "\n".join(_broken(words, width)), ha="center", weight="bold")
+
+    def density_bar(self, top: float, norm: LogNorm) -> None:
+        """The scale of densities, in words and colours, on a line of its own."""
+        middle = top + 0.09
+        left = 0.62 * _WIDTH - _BAR_WIDTH / 2  # what it measures stands left of it
+        words = "Density: samples a pixel over even sampling"
+        self._write(left - 0.1, middle, words, ha="right")
+        axes = self.figure.add_axes(
+            (left / _WIDTH, 1 - (middle + 0.045) / self.height,
+             _BAR_WIDTH / _WIDTH, 0.09 / self.height)
+        )  # fmt: skip
+        bar = self.figure.colorbar(
+            ScalarMappable(norm, DENSITY_COLOURS), cax=axes, orientation="horizontal"
+        )
+        bar.outline.set_linewidth(0.4)
+        axes.minorticks_off()
+        low, high = density_ticks(norm, 2)
+        ticks = [low, 1.0, high]
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.tick_params(labelsize=_SMALL, length=2, width=0.4, pad=1)
 
     def text(self, x: float, y: float, words: str) -> None:
         """A line from ``x`` on."""
@@ -659,6 +752,16 @@ class _Page:
         self.figure.text(
             x / _WIDTH, 1 - y / self.height, words, va="center", fontsize=_PLAIN, **style
         )
+
+
+def _broken(words: str, width: float) -> list[str]:
+    """Lines of a heading."""
+    return textwrap.wrap(words, max(12, round(width / 0.065)))
+
+
+def _head(titles: Sequence[str], width: float) -> float:
+    """Height of what stands over the columns."""
+    return max(_HEAD, _HEAD_LINE * (max(len(_broken(one, width)) for one in titles) + 0.5))
 
 
 def _draw_seen(axes: Axes, prediction: BlockPrediction) -> None:
@@ -685,6 +788,15 @@ def _draw_seen(axes: Axes, prediction: BlockPrediction) -> None:
             np.arange(w) + 0.5, np.arange(h) + 0.5, depth, levels=[0.0],
             colors="white", linewidths=0.8, linestyles="dashed",
         )  # fmt: skip
+
+
+def _plain(ratio: float) -> str:
+    """A ratio above 1, in about two digits.
+
+    >>> _plain(1.23), _plain(123.4)
+    ('1.2', '123')
+    """
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def _seen_note(cell: _Cell) -> str:

@@ -29,6 +29,7 @@ from geodeform.evaluation.chart_sheet import (
     names_width,
     pale_grid,
     text_height,
+    text_width,
     wrapped,
 )
 from geodeform.evaluation.chart_shown import (
@@ -54,6 +55,13 @@ from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.result import Evaluation
 
 _BLUR = "model.edge_radius"
+_VIEW = "pixels of the low-resolution view"
+_NAMES = {
+    "model.sigma": ("", "\N{GREEK SMALL LETTER SIGMA} of the grid kernel", _VIEW),
+    "model.density_kernel": ("the ", "kernel size of the density net", _VIEW),
+    "loss.gamma": ("", "\N{GREEK SMALL LETTER GAMMA}, weight of the edge loss", ""),
+    _BLUR: ("the ", "blur radius of the edges", _VIEW),
+}  # article, what a setting is called, and its unit
 _LOG_FROM = 8.0  # largest over smallest value of a study that is drawn on a logarithmic axis
 
 _BASELINE: dict[str, Any] = {"linestyle": ":", "linewidth": 1.1}
@@ -158,7 +166,8 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
     logarithmic = logarithmic and all(number > 0 for number in varied.own.values())
     for index, budget in enumerate(varied.budgets):
         left, top, width = grid.place(index)
-        axes = sheet.axes(left, top, width, height, budget_name(budget), varied.key)
+        unit = _axis_name(varied.key, width)
+        axes = sheet.axes(left, top, width, height, budget_name(budget), unit)
         if logarithmic:
             axes.set_xscale("log")
         points = sorted(
@@ -188,8 +197,8 @@ def _value_study(shown: Shown, varied: _Varied) -> Panel:
             axes.set_ylabel("full-resolution mIoU (%)", fontsize=SMALL)
     sheet.legend(handles, grid.bottom)
     said = [
-        f"Full-resolution mIoU of {look.title} over {varied.key}; the vertical axis does not begin "
-        "at 0.",
+        f"Full-resolution mIoU of {look.title} over {_caption_name(varied.key)}; the vertical axis "
+        "does not begin at 0.",
         spread_words(varied.cells, "points"),
         oracle_words([look], "are dashed, with hollow marks"),
         _own_words(varied, ticks),
@@ -212,7 +221,8 @@ def _blur_study(shown: Shown, varied: _Varied) -> Panel:
     for index in range(2 * len(varied.budgets)):
         budget, (unit, figure) = varied.budgets[index // 2], columns[index % 2]
         left, top, width = grid.place(index)
-        axes = sheet.axes(left, top, width, height, budget_name(budget), "radius of the blur")
+        across = _axis_name(varied.key, width)
+        axes = sheet.axes(left, top, width, height, budget_name(budget), across)
         axes.set_ylabel(unit, fontsize=SMALL)
         narrow = width / len(varied.points) < 0.3  # for a number across a bar
         most = 0.0
@@ -243,9 +253,8 @@ def _blur_study(shown: Shown, varied: _Varied) -> Panel:
         axes.set_xticks(range(len(varied.points)), varied.study.labels)
     sheet.legend(handles, grid.bottom)
     said = [
-        f"{look.title} over the radius by which the labels' edges are blurred ({varied.key}, in "
-        "pixels of the density): what sampling allows (intrinsic mIoU, left) and what networks "
-        "reach (right).",
+        f"{look.title} over {_caption_name(varied.key)}: what sampling allows (intrinsic mIoU, "
+        "left) and what networks reach (right).",
         spread_words(varied.cells, "bars"),
         oracle_words([look], "are hatched"),
         _best_points(shown, varied),
@@ -279,7 +288,7 @@ def _blur_classes(shown: Shown, varied: _Varied, budget: Size | None) -> Panel |
     best = []  # the radius of each class
     for index, (k, title) in enumerate(zip(classes, titles, strict=True)):
         left, top, width = grid.place(index)
-        axes = sheet.axes(left, top, width, height, "", "radius of the blur")
+        axes = sheet.axes(left, top, width, height, "", _axis_name(varied.key, width))
         axes.set_title(title, fontsize=SMALL, loc="left", pad=3)
 
         def iou(one: Evaluation, k: int = k) -> float:
@@ -302,11 +311,10 @@ def _blur_classes(shown: Shown, varied: _Varied, budget: Size | None) -> Panel |
             axes.set_ylabel("IoU (%)", fontsize=SMALL)
     sheet.legend(handles, grid.bottom)
     said = [
-        f"IoU of each class over the radius by which the labels' edges are blurred ({varied.key}, "
-        f"in pixels of the density), at {budget_name(budget)}, from the most frequent class to the "
-        "rarest, each with its share of the pixels; vertical axes do not begin at 0. As figure 3 "
-        "of the paper, but one network segments all classes at once; the paper's told one class "
-        "from the rest.",
+        f"IoU of each class over {_caption_name(varied.key)}, at {budget_name(budget)}, from "
+        "the most frequent class to the rarest, each with its share of the pixels; vertical axes "
+        "do not begin at 0. As figure 3 of the paper, but one network segments all classes at "
+        "once; the paper's told one class from the rest.",
         spread_words([cell for *_, cell in points], "points"),
         oracle_words([look], "are dashed, with hollow marks"),
         f"The radius of the highest mean: {', '.join(best)}.",
@@ -399,6 +407,23 @@ def _varied_setting(experiment: Experiment, study: Study, budgets: list[Size | N
     """The one setting in which points differ from the method; "" where there are more or none."""
     keys = {key for budget in budgets for key in varied_settings(experiment, study, budget)}
     return keys.pop() if len(keys) == 1 else ""
+
+
+def _axis_name(key: str, width: float) -> str:
+    """What stands at an axis of a setting, with its unit in full where there is room in inches."""
+    _, name, unit = _NAMES.get(key, ("", key, ""))
+    if not unit:
+        return name
+    full = f"{name} ({unit})"
+    return full if text_width(full) <= width else f"{name} (px)"
+
+
+def _caption_name(key: str) -> str:
+    """A setting in a caption: also by its key, which the experiment's file has."""
+    if key not in _NAMES:
+        return key
+    article, name, unit = _NAMES[key]
+    return f"{article}{name} ({key}{f', in {unit}' if unit else ''})"
 
 
 def _number(value: Any) -> float | None:

@@ -150,6 +150,7 @@ def test_a_comparison_from_its_file_to_its_page(config, root, tmp_path):
     page = (report / "report.html").read_text()
     assert "Cuts &amp; &lt;tiles&gt;" in page
     assert "turn by turn" in page  # times were measured
+    assert "There are no pictures" not in page
     times = (out / "times" / "mine.json").read_text()
     again = run(*words)  # nothing is done again, and the page is written anew
     assert again.exit_code == 0
@@ -162,7 +163,9 @@ def test_a_comparison_from_its_file_to_its_page(config, root, tmp_path):
     kept = (out / "times" / "mine.json").read_text()
     assert run(*words).exit_code == 0  # all evaluations are there: nothing is trained
     assert (out / "times" / "mine.json").read_text() == kept
-    assert "turn by turn" in (report / "report.html").read_text()
+    page = (report / "report.html").read_text()
+    assert "turn by turn" in page
+    assert "2 of the 2 networks that were evaluated have none beside their evaluations" in page
     lost = run(*words, "--retime")
     assert lost.exit_code == 1
     assert "needs 2 networks, 2 of which are not there" in lost.output

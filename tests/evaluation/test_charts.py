@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,13 +20,22 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 
 from geodeform.evaluation.calibration import Calibration
-from geodeform.evaluation.chart_sheet import Sheet, draw_interval, draw_whisker, log_ticks
+from geodeform.evaluation.chart_sheet import (
+    Sheet,
+    dodged,
+    draw_interval,
+    draw_whisker,
+    limit_log_x,
+    log_ticks,
+)
+from geodeform.evaluation.chart_shown import Look, correlation_words
 from geodeform.evaluation.charts import charts
-from geodeform.evaluation.comparison import Comparison, Difference, paired_difference
+from geodeform.evaluation.comparison import Comparison, Difference, Summary, paired_difference
 from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
 from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.result import Cost, Evaluation, MapScores, Unit
+from geodeform.evaluation.study_charts import _NAMES
 from geodeform.evaluation.timing import Times
 
 CLASSES = ("Land", "Road", "Building", "Rare", "Missing")
@@ -156,6 +166,12 @@ def whiskers(container: ErrorbarContainer) -> np.ndarray:
 
 def errorbars(axes: Axes) -> dict[str, ErrorbarContainer]:
     return {str(c.get_label()): c for c in axes.containers if isinstance(c, ErrorbarContainer)}
+
+
+def joined(axes: Axes, label: str) -> np.ndarray:
+    """x of a method's line, which stays where its marks are moved."""
+    moved = [one for one in axes.get_lines() if one.get_label() == f"_{label}"]
+    return np.asarray((moved[0] if moved else errorbars(axes)[label][0]).get_xdata(), float)
 
 
 def bars(axes: Axes) -> dict[str, BarContainer]:
@@ -313,8 +329,8 @@ def test_cost_curves_are_the_cells_means_and_deviations(whole, panels):
         found = errorbars(axes)
         for name, label in (("uniform", "evenly"), ("joint", "joint loss")):
             cells = whole.curve(name)
-            x, y = found[label][0].get_data()
-            assert x == pytest.approx([cost(cell) for cell in cells])
+            assert joined(axes, label) == pytest.approx([cost(cell) for cell in cells])
+            y = found[label][0].get_ydata()
             assert y == pytest.approx([100 * cell.miou.mean for cell in cells])
             assert whiskers(found[label]) == pytest.approx([100 * c.miou.std for c in cells])
     assert len(whole.curve("uniform")) == 5  # with the baseline's further budgets
@@ -423,6 +439,79 @@ def test_what_stands_above_and_beside_the_cost_curves_does_not_overlap(whole, pa
             assert not clash, (words_of(one), words_of(other))
 
 
+def look_of(name: str) -> Look:
+    return Look(name, name, "#000000", "o", every_pixel=False)
+
+
+def log_axes(high: float) -> Axes:
+    """Two by one inches, from 0 to 100 % upwards."""
+    axes = Sheet(2).axes(1, 0.3, 2, 1, "", "")
+    limit_log_x(axes, [1, high])
+    axes.set_ylim(0, 100)
+    return axes
+
+
+def test_marks_that_cover_each_other_stand_beside_each_other_about_their_place():
+    wide, low = Summary((0.1, 0.5, 0.9)), Summary((0.05,) * 3)
+    a, b, c, d = map(look_of, "abcd")
+    marks = {a: [(1, wide), (20, wide)], b: [(1, wide), (400, wide)], c: [(1, wide)], d: [(1, low)]}
+    found = dodged(log_axes(400), marks)
+    left, middle, right = found[a][0], found[b][0], found[c][0]
+    assert 0.8 < left < middle < right < 1.25
+    assert middle == pytest.approx(1)
+    assert left * right == pytest.approx(1)
+    # nothing covers what has a place to itself, or lies above or below
+    assert (found[a][1], found[b][1], found[d]) == (20, 400, [1])
+
+
+def test_moved_marks_reach_neither_those_of_the_next_place_nor_the_edge():
+    value, looks = Summary((0.4, 0.6)), [look_of(f"m{k}") for k in range(12)]
+    for high in (1.2, 2, 400):
+        axes = log_axes(high)
+        found = dodged(axes, {look: [(1, value), (high, value)] for look in looks})
+        first, last = np.array(list(found.values())).T
+        assert axes.get_xlim()[0] < first.min() < first.max() < last.min()
+        assert last.max() < axes.get_xlim()[1]
+        assert np.prod(last) == pytest.approx(high**12)
+
+
+def test_without_room_at_the_edge_marks_stay():
+    axes, value = log_axes(400), Summary((0.4, 0.6))
+    axes.set_xlim(1, 400)
+    marks = {look_of(name): [(1, value), (400, value)] for name in "ab"}
+    assert list(dodged(axes, marks).values()) == [[1, 400], [1, 400]]
+
+
+def test_at_the_same_samples_and_widths_marks_stand_beside_each_other(whole, panels):
+    said = "Marks are moved a little sideways where they would cover each other"
+    for title, part, places in (
+        ("Accuracy and cost", "Samples", [16**2, 32**2, 64**2]),
+        ("Accuracy near borders", "16x16", [1, 16, 64, 128]),
+    ):
+        axes = titled(panels[title], part)
+        curves = {k: c[0].get_xdata() for k, c in errorbars(axes).items()}
+        assert any(list(x) != list(joined(axes, label)) for label, x in curves.items())
+        for place in places:
+            x = [
+                float(moved)
+                for label, marks in curves.items()
+                for moved, true in zip(marks, joined(axes, label), strict=True)
+                if true == place
+            ]
+            assert max(abs(np.log(np.array(x) / place))) < 0.5
+            assert np.exp(np.mean(np.log(x))) == pytest.approx(place)
+        assert said in panels[title].caption
+    for part in ("Processor time", "Operations"):  # where they were measured
+        axes = titled(panels["Accuracy and cost"], part)
+        assert not [one for one in axes.get_lines() if one.get_label() == "_joint loss"]
+    for panel in charts(part_of(whole, "joint")):
+        assert said not in panel.caption
+
+
+def part_of(whole: Comparison, *methods: str) -> Comparison:
+    return part(whole, lambda entry: entry.method in methods)
+
+
 def test_oracles_are_marked_in_every_figure_that_has_one(panels):
     for title in (
         "Accuracy and cost", "mIoU at each budget", "Difference from the baseline",
@@ -431,7 +520,7 @@ def test_oracles_are_marked_in_every_figure_that_has_one(panels):
     ):  # fmt: skip
         assert "edges (oracle)" in words(panels[title]), title
         assert "see the labels at test time" in panels[title].caption, title
-    found = errorbars(titled(panels["Accuracy and cost"], "Samples"))
+    found = errorbars(titled(panels["Accuracy and cost"], "Operations"))
     assert found["edges (oracle)"][0].get_linestyle() == "--"
     assert same_color(found["edges (oracle)"][0].get_markerfacecolor(), "white")
     assert found["joint loss"][0].get_linestyle() == "-"
@@ -540,7 +629,7 @@ def test_sure_differences_are_counted_without_oracles_every_pixel_and_other_time
     caption = next(p for p in charts(slow) if p.title == "Difference from the baseline").caption
     of = f"{len(inside)} interval{'s' * (len(inside) > 1)}"
     assert caption.endswith(
-        f"At equal time, without oracles and methods that see every pixel, {above} of {of} "
+        f"At equal time, without methods that see every pixel, {above} of {of} "
         f"{'lies' if above == 1 else 'lie'} above 0, {below} below, "
         f"{len(inside) - above - below} neither; {6 - len(inside)} more are at a time outside the "
         "baseline's own."
@@ -662,8 +751,8 @@ def test_trimaps_at_the_smallest_and_the_middle_budget(whole, panels):
         np.array([one.soft.trimap.accuracy() for one in whole.cell(name, (32, 32)).evaluations])
         for name in ("joint", "uniform")
     )
-    x, y = errorbars(titled(panel, "32x32"))["joint loss"][0].get_data()
-    assert list(x) == [1, 16, 64, 128]
+    assert list(joined(titled(panel, "32x32"), "joint loss")) == [1, 16, 64, 128]
+    y = errorbars(titled(panel, "32x32"))["joint loss"][0].get_ydata()
     assert y == pytest.approx(100 * ours.mean(0))
     y = errorbars(titled(panel, "32x32, difference"))["joint loss"][0].get_ydata()
     assert y == pytest.approx(100 * (ours - base).mean(0))
@@ -680,6 +769,46 @@ def test_intrinsic_against_full_resolution(whole, panels):
         assert x == pytest.approx([100 * np.mean([across(e).miou() for e in cell.evaluations])])
         assert y == pytest.approx([100 * np.mean([up(e).miou() for e in cell.evaluations])])
     assert "all pixels" not in words(panel)
+
+
+def test_intrinsic_and_reached_are_correlated_without_oracles(whole, panels):
+    def caption(*methods: str) -> str:
+        found = charts(part_of(whole, *methods))
+        return next(p for p in found if p.title.startswith("Intrinsic")).caption
+
+    values = []
+    for side in (16, 32, 64):
+        cells = [whole.cell(name, (side, side)) for name in ("uniform", "joint", "resizer")]
+        points = [(c.summary(lambda e: e.intrinsic.miou()).mean, c.miou.mean) for c in cells]
+        values.append(f"{np.corrcoef(np.transpose(points))[0, 1]:+.2f} at {side}x{side}")
+    expected = ", ".join(values).replace("-", "\u2212") + "."
+    said = "Correlation of intrinsic and full-resolution mIoU (soft) over the means of 3 methods"
+    assert f"{said}, without oracles: {expected}" in panels[
+        "Intrinsic and full-resolution mIoU"
+    ].caption  # fmt: skip
+    assert f"{said}: {expected}" in caption("uniform", "joint", "resizer")
+    assert "Correlation" not in caption("uniform", "joint", "peek")
+
+
+def test_without_a_spread_nothing_is_correlated():
+    pairs = {look_of(name): (0.5, y) for name, y in (("a", 0.1), ("b", 0.2), ("c", 0.3))}
+    assert correlation_words({(8, 8): pairs}, "both") == ""
+    pairs[look_of("d")] = (0.6, 0.1)
+    found = correlation_words({(8, 8): pairs}, "both")
+    assert found.startswith("Correlation of both over the means of 4 methods: \u22120.")
+
+
+@pytest.mark.parametrize("budgets", ["16, 24, 32, 64", "16, 24, 32, 48, 64, 96"])
+def test_of_many_budgets_the_figure_fits_on_a_page(tmp_path, budgets):
+    text = HEAD.replace("16, 32, 64", budgets).replace("[24, 80]", "[20, 80]")
+    comparison = comparison_of(experiment_of(tmp_path, text), lambda entry: entry.seed == 0)
+    panel = next(p for p in charts(comparison) if p.title.startswith("Intrinsic"))
+    panel.figure.draw_without_rendering()
+    assert_readable(panel)
+    width, height = panel.figure.get_size_inches()
+    assert height / width <= 1.5
+    sides = np.array([axes.get_position().bounds[2:] for axes in panel.figure.axes])
+    assert (sides * (width, height)).min() >= 1.2
 
 
 def test_intrinsic_over_the_samples(whole, panels):
@@ -727,6 +856,58 @@ def test_a_study_of_values_with_its_own_and_the_baseline(whole, panels):
     base = 100 * whole.cell("uniform", (32, 32)).miou.mean
     assert line(axes, "baseline")[:, 1] == pytest.approx([base] * 2)
     assert "own value is 4" in panel.caption
+
+
+def test_settings_are_named_with_their_units(panels):
+    """In full where there is room; captions have the key, too."""
+    unit = "pixels of the low-resolution view"
+    (axes,) = panels["Width of the kernel"].figure.axes
+    assert axes.get_xlabel() == f"\u03c3 of the grid kernel ({unit})"
+    caption = panels["Width of the kernel"].caption
+    assert f"over \u03c3 of the grid kernel (model.sigma, in {unit}); the" in caption
+    for title in ("Blur", "Blur: classes"):
+        for axes in panels[title].figure.axes:
+            assert axes.get_xlabel() == "blur radius of the edges (px)"
+        assert (
+            f"over the blur radius of the edges (model.edge_radius, in {unit})"
+            in panels[title].caption
+        )
+
+
+def test_a_setting_without_a_unit_or_a_name(tmp_path):
+    text = (
+        HEAD
+        + """
+studies:
+  Gamma: {method: joint, budgets: [32], setting: loss.gamma, values: [1, 2]}
+  Other: {method: joint, budgets: [32], setting: model.temperature, values: [1, 2]}
+"""
+    )
+    comparison = comparison_of(experiment_of(tmp_path, text), lambda entry: entry.seed == 0)
+    found = {panel.title: panel for panel in charts(comparison)}
+    for title, name, said in (
+        (
+            "Gamma",
+            "\u03b3, weight of the edge loss",
+            "\u03b3, weight of the edge loss (loss.gamma);",
+        ),
+        ("Other", "model.temperature", "model.temperature;"),
+    ):
+        (axes,) = found[title].figure.axes
+        assert axes.get_xlabel() == name
+        assert f"joint loss over {said}" in found[title].caption
+
+
+def test_settings_that_the_projects_comparisons_vary_have_names():
+    texts = [p.read_text() for p in Path("configs/compare").glob("*.yaml")]
+    found = {
+        study["setting"]
+        for text in texts
+        for study in yaml.safe_load(text).get("studies", {}).values()
+        if "setting" in study
+    }
+    assert len(found) >= 4
+    assert found <= _NAMES.keys()
 
 
 def test_the_blur_is_drawn_as_bars_of_both_figures(whole, panels):

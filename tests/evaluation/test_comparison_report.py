@@ -287,6 +287,9 @@ def test_both_pages_have_the_comparisons_numbers(experiment, write, tmp_path):
         interval(beside.difference), f"{beside.samples:,.0f}", points(by_wall.difference.mean),
         interval(by_wall.difference), f"{by_wall.samples:,.0f}",
     ]  # fmt: skip
+    (bound,) = (r for r in marks[title] if r[:2] == ["32x32", "at borders (oracle)"])
+    assert bound[2] != "\u2013"
+    assert bound[4:] == 6 * ["\u2013"]  # its time is spent on labels that nobody has
     heights = [cell.miou.mean for cell in comparison.curve("uniform") if cell.budget]
     assert np.argmax(heights) == 2  # 48x48, in more than 1.2 times the time, is worse than 32x32
     assert beside.samples == pytest.approx(1024)
@@ -374,9 +377,9 @@ def test_sizes_at_which_the_baseline_was_not_trained_are_named(experiment, write
 def test_the_number_of_comparisons_is_said(experiment, write, tmp_path):
     folder = write(experiment, results_of(experiment), tmp_path / "w")
     text = (folder / "report.md").read_text()
-    # joint, single and the oracle at two budgets, all of it at none; at equal time all of these
-    # and all of it; two points of a study
-    count = 6 + 7 + 2
+    # joint, single and the oracle at two budgets; at equal time the first two of these and every
+    # pixel; two points of a study
+    count = 6 + 5 + 2
     assert f"{count} comparisons are made in the tables and none is corrected for that" in text
     assert json.loads((folder / "results.json").read_text())["comparisons"] == count
 
@@ -611,7 +614,7 @@ def test_without_times_side_by_side_nothing_is_said_at_equal_time(experiment, wr
     assert "Times were not measured side by side, so nothing is compared at equal time." in note
     outcome = text.split("## Full-resolution mIoU")[0]
     assert "Times were not measured side by side" in outcome
-    assert not re.search("at equal time[,: (]", outcome, re.IGNORECASE)
+    assert not re.search("at equal [a-z-]+ time[,: (]", outcome, re.IGNORECASE)
     assert "Times: of the evaluations" in text
     assert "medians over the seeds" in text
     data = json.loads((folder / "results.json").read_text())
@@ -620,7 +623,7 @@ def test_without_times_side_by_side_nothing_is_said_at_equal_time(experiment, wr
     both = (write(experiment, results, tmp_path / "b", figures=[]) / "report.md").read_text()
     assert "median of 3 rounds" in both
     assert "medians over the seeds" not in both
-    assert "At equal time (" in both
+    assert "At equal processor time (" in both
 
 
 def test_times_are_the_tables_in_json_and_by_the_clock_that_counts(experiment, write, tmp_path):
@@ -736,6 +739,17 @@ def test_pictures_stand_where_their_tables_are(experiment, write, tmp_path):
     assert "<figcaption><b>Figure 3. Something &lt;new&gt;.</b>" in page
 
 
+def test_where_no_panels_are_the_pages_say_why(experiment, write, tmp_path):
+    why = "There are no pictures: nobody took any."
+    folder = write(experiment, results_of(experiment), tmp_path / "w", panels=[], no_panels=why)
+    text = (folder / "report.md").read_text()
+    sections = {part.split("\n")[0]: part for part in text.split("\n## ")}
+    assert sections["What the methods see and map"].endswith(f"\n\n{why}\n")
+    assert f"<p>{why}</p>" in (folder / "report.html").read_text()
+    silent = write(experiment, results_of(experiment), tmp_path / "v", panels=[])
+    assert "What the methods see and map" not in (silent / "report.md").read_text()
+
+
 def test_the_page_loads_nothing_and_escapes_what_it_was_given(experiment, write, tmp_path):
     folder = write(experiment, results_of(experiment), tmp_path / "w")
     text = (folder / "report.html").read_text()
@@ -818,6 +832,15 @@ def test_pictures_of_the_old_report_go_and_other_files_stay(experiment, write, t
     assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
         "01-gamma.png", "mine.png",
     ]  # fmt: skip
+
+
+def test_names_of_pictures_spell_greek_letters_out(experiment, write, tmp_path):
+    figures = [panel("\u03b3 (table 5)"), panel("\u03a3 over \u03c2, \u00e9")]
+    folder = write(experiment, results_of(experiment), tmp_path / "w", figures=figures, panels=[])
+    names = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert names == ["01-gamma-table-5.png", "02-sigma-over-sigma.png"]
+    write(experiment, results_of(experiment), folder, figures=[], panels=[])
+    assert not list((folder / "pictures").iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(experiment, write, tmp_path):

@@ -104,8 +104,8 @@ def test_own_networks_are_trained_at_their_budget(tmp_path):
 
 
 def test_the_baseline_can_have_networks_of_its_own_where_it_is_evaluated_besides(tmp_path):
-    shared = experiment(tmp_path)
-    one = experiment(tmp_path, baseline_networks="own")
+    shared = experiment(tmp_path, budgets=[64])
+    one = experiment(tmp_path, budgets=[64], baseline_networks="own")
     trainings = one.trainings()
     # what the methods are compared with at equal pixels does not change
     assert set(trainings) > set(shared.trainings())
@@ -115,8 +115,7 @@ def test_the_baseline_can_have_networks_of_its_own_where_it_is_evaluated_besides
         for e in one.entries()
         if e.method == "uniform"
     }
-    both = ((32, 32), (64, 64))
-    assert sizes == {(32, 32): both, (48, 48): ((48, 48),), (64, 64): both}
+    assert sizes == {(48, 48): ((48, 48),), (64, 64): ((64, 64),)}
     titles = {work.title for work in plan_campaign(one, tmp_path / "out")}
     assert {"uniform, at 48x48, seed 0", "uniform, seed 0"} <= titles
     own = experiment(tmp_path, networks="own", baseline_networks="own")
@@ -311,6 +310,10 @@ def test_the_key_is_of_what_changes_the_weights():
         ({"held_out": [[7]], "split": "test"}, "evaluated as 'split: val'"),
         ({"settings": {"run.export": "best"}}, "choose its weights on what is evaluated"),
         ({"baseline_networks": "mine"}, "'baseline_networks' must be one of shared, own"),
+        (
+            {"baseline_networks": "own"},
+            "'baseline_networks: own' needs 'networks: own' where there are several budgets",
+        ),
         ({"settings": {"optim.patience": 2}}, "stop its training by what is evaluated"),
         (
             {

@@ -9,22 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_scenes import data_of, demo_cut
-from matplotlib.colors import to_hex
+from matplotlib.colors import LogNorm, to_hex
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from needy_model import needy_model
 from rasterio.windows import Window
 
 import geodeform
-from geodeform.classes import from_hex
+from geodeform.classes import ClassScheme, from_hex
 from geodeform.evaluation.campaign import Work, plan_campaign, read_results
 from geodeform.evaluation.evaluate import evaluate
 from geodeform.evaluation.experiment import Experiment, read_experiment, shown_size
 from geodeform.evaluation.metrics import Confusion
 from geodeform.evaluation.panels import (
+    BlockPrediction,
     Chosen,
+    Results,
     _Artist,
     _best_pair,
+    _Cell,
     _colours_said,
+    _draw_blocks,
     choose_blocks,
     panel_figures,
     predict_block,
@@ -176,6 +181,7 @@ def test_a_block_by_need_is_drawn_as_it_was_measured(data):
         assert counted.counts.tolist() == unit.counts.tolist()
         h, w = got.seen.shape[:2]
         assert got.spacing == (512 / h, 512 / w)
+        assert got.even == (64 / 512) ** 2  # of the budget, whatever this window got
         assert got.positions.shape == (h, w, 2)
 
 
@@ -191,6 +197,8 @@ def test_what_is_shown_as_seen_is_what_the_network_was_fed(model, data):
     assert np.abs(means - got.seen).max() <= 1
     assert got.spacing == (16, 16)
     assert got.density == pytest.approx(1 / 256)
+    assert got.even == 1 / 256
+    assert got.over_even == pytest.approx(1)
 
 
 def test_the_density_is_the_one_of_the_windows(model, data):
@@ -226,6 +234,140 @@ def test_a_fixed_density_is_no_learned_method_to_draw(some, tmp_path):
     assert (pair.method, pair.budget, rivals) == ("joint", (16, 16), 1)
     without = {e: r for e, r in results.items() if e.method != "joint"}
     assert _best_pair(experiment, without) is None
+
+
+def faked(some: Evaluation, experiment: Experiment, right: dict[str, int]) -> Results:
+    """Two images of 100 pixels, of which each method gets so many right."""
+    return {
+        entry: replace(
+            with_units(some, *((name, 0, 0, block(right[entry.method])) for name in "ab")),
+            items=("a", "b"),
+            soft=replace(
+                some.soft, confusion=Confusion.of(np.array(block(right[entry.method]), np.int64))
+            ),
+        )
+        for entry in experiment.entries()
+    }
+
+
+def test_the_joint_loss_is_drawn_beside_a_better_method(some, data, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (tmp_path / "e.yaml").write_text(
+        EXPERIMENT
+        + "  edges: {title: by edges, settings: {model.sampler: edge_learned}}\n"
+        + "  more: {title: more, settings: {loss.gamma: 2}}\n"
+    )
+    experiment = read_experiment(tmp_path / "e.yaml")
+    right = {"uniform": 60, "joint": 50, "edges": 90, "more": 40, "oracle": 99, "full": 99}
+
+    def drawn(experiment: Experiment, results: Results) -> tuple[list[str], str]:
+        found = _best_pair(experiment, results)
+        assert found is not None
+        artist = _Artist(experiment, results, {}, data, "cpu", *found)
+        chosen = choose_blocks(found[0].ours, found[0].baseline)
+        names = artist._methods(chosen)
+        return names, artist._block_caption(chosen, names)
+
+    results = faked(some, experiment, right)
+    names, caption = drawn(experiment, results)
+    assert names == ["uniform", "edges", "joint", "oracle", "full"]  # the first of two
+    assert "'joint loss', trained by the joint loss, is drawn whatever its gain." in caption
+    # where one is drawn anyway, no other
+    names, caption = drawn(experiment, faked(some, experiment, right | {"more": 95}))
+    assert names == ["uniform", "more", "oracle", "full"]
+    assert "whatever its gain" not in caption
+    other = replace(experiment, baseline="joint")
+    assert drawn(other, results)[0] == ["joint", "edges", "oracle", "full"]
+    # where there is none
+    left = {e: r for e, r in results.items() if e.method not in ("joint", "more")}
+    assert drawn(experiment, left)[0] == ["uniform", "edges", "oracle", "full"]
+
+
+def test_where_nothing_is_drawn_a_sentence_says_why(some, data, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("data: {dataset: dubai}\n")
+    (tmp_path / "e.yaml").write_text(EXPERIMENT)
+    experiment = read_experiment(tmp_path / "e.yaml")
+    works = plan_campaign(experiment, tmp_path)
+    results = faked(some, experiment, dict.fromkeys(experiment.methods, 60))
+    assert panel_figures(experiment, works, {}, data, "cpu") == (
+        [],
+        "There are no pictures: they show a learned method beside the baseline ('evenly'), and no "
+        "budget has evaluations of both that belong together.",
+    )
+    assert panel_figures(experiment, works, results, data, "cpu") == (
+        [],
+        "There are no pictures: they need the weights of a learned method and of the baseline "
+        "('evenly') at one budget, and 1 of the 1 networks that were evaluated have none beside "
+        "their evaluations; the command at the top of this page trains a network again once its "
+        "evaluations are deleted.",
+    )
+    for work in works:
+        work.model.parent.mkdir(parents=True)
+        work.model.touch()
+    plain = {e: with_units(r, ("a", 0, 0, [[95, 0, 0], [5, 0, 0]])) for e, r in results.items()}
+    assert panel_figures(experiment, works, plain, data, "cpu") == (
+        [],
+        "There are no pictures: every image has few known pixels or over 90% one class, so that "
+        "there is nothing to see.",
+    )
+
+
+def drawn_rows(classes: ClassScheme, ends: list[tuple[float, float]], titles: list[str]) -> Figure:
+    """Rows of blocks whose densities rise from one end to the other, over even sampling."""
+    labels = np.zeros((400, 500), np.uint8)
+    rows = []
+    for low, high in ends:
+        even = 1 / 64
+        density = np.broadcast_to(np.geomspace(low, high, 500) * even, labels.shape)
+        prediction = BlockPrediction(
+            labels, density.astype(np.float32), even, np.zeros((32, 32, 3), np.uint8),
+            np.ones((32, 32, 2), np.float32), (2.0, 2.0),
+        )  # fmt: skip
+        cells = [_Cell(title, prediction, 0.5) for title in titles]
+        where = Chosen("a", (0, None), (0, None), 0.1, "median", 3, 1)
+        rows.append((where, np.zeros((400, 500, 3), np.uint8), labels, cells))
+    return _draw_blocks(rows, classes)
+
+
+def scales(figure: Figure) -> list[tuple[float, float]]:
+    """Ends of the scale of each density that is drawn."""
+    norms = [axes.images[0].norm for axes in figure.axes if axes.images]
+    return [(norm.vmin, norm.vmax) for norm in norms if isinstance(norm, LogNorm)]
+
+
+def test_densities_share_one_scale_which_their_bar_names(data):
+    figure = drawn_rows(data.classes, [(0.95, 1.05), (0.4, 4.2)], ["evenly", "learned"])
+    strong, weak = scales(figure)
+    assert strong == weak == pytest.approx((0.4 * 10.5**0.01, 4.2 / 10.5**0.01))  # no tails
+    assert [n.split(": ")[1] for n in notes(figure) if "densest" in n] == ["1.1", "10"]
+    assert "Density: samples a pixel over even sampling" in [t.get_text() for t in figure.texts]
+    bar = figure.axes[-1]
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["0.41", "1", "4.1"]
+    assert bar.get_xlim() == pytest.approx(weak)
+
+
+def test_densities_that_are_all_nearly_even_look_nearly_even(data):
+    """A scale of their own would show what is noise in the strongest colours."""
+    figure = drawn_rows(data.classes, [(0.95, 1.05), (1, 1)], ["evenly", "learned"])
+    assert scales(figure) == [(1 / 1.5, 1.5)] * 2
+    assert [n for n in notes(figure) if "densest" in n] == [
+        "densest over sparsest: 1.1", "densest over sparsest: 1.0",
+    ]  # fmt: skip
+
+
+def test_what_is_written_in_seven_columns_does_not_overlap(data):
+    long = "the learned sampler's network, edges from the labels (oracle)"
+    titles = ["uniform, area averages", "edge-based, learned", "learned, joint loss", long, "full"]
+    figure = drawn_rows(data.classes, [(0.5, 20)], titles)
+    figure.draw_without_rendering()
+    axes = [text for one in figure.axes for text in (one.xaxis.label, *one.get_xticklabels())]
+    texts = [text for text in (*figure.texts, *axes) if text.get_text()]
+    boxes = [text.get_window_extent() for text in texts]
+    boxes += [legend.get_window_extent() for legend in figure.legends]
+    for k, box in enumerate(boxes):
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in boxes[:k])
 
 
 @pytest.mark.parametrize(
@@ -305,7 +447,8 @@ def notes(figure) -> list[str]:
 def test_an_experiment_is_drawn(campaign, data):
     experiment, works = campaign
     results = read_results(works, experiment.entries())
-    blocks, rates = panel_figures(experiment, works, results, data, "cpu")
+    (blocks, rates), why_none = panel_figures(experiment, works, results, data, "cpu")
+    assert not why_none
     pair = {
         name: [r for e, r in results.items() if e.method == name and e.budget == (16, 16)]
         for name in ("joint", "uniform")
@@ -316,7 +459,7 @@ def test_an_experiment_is_drawn(campaign, data):
     texts[1] = texts[1].replace("\n", " ")
     assert texts[:3] == ["Original", "Density; right and wrong", "evenly"]
     assert texts[3:6] == ["joint loss", "oracle", "all pixels"]
-    for one, text in zip(chosen, texts[6:], strict=True):
+    for one, text in zip(chosen, texts[6:-1], strict=True):
         said = f"{one.rank}, {100 * one.gain:+.1f} points of pixel accuracy (image "
         assert text.lower().startswith(said)
     assert "Headings" not in blocks.caption  # of one seed, the one that is drawn
@@ -378,16 +521,19 @@ def test_a_part_of_the_results_is_enough_or_gives_nothing(campaign, data, tmp_pa
             if e.method != method or (budgets and e.budget not in budgets)
         }
 
-    assert panel_figures(experiment, works, {}, data, "cpu") == []
-    assert panel_figures(experiment, works, without("uniform"), data, "cpu") == []
-    assert panel_figures(experiment, works, without("joint"), data, "cpu") == []
+    for some in ({}, without("uniform"), without("joint")):
+        none, why = panel_figures(experiment, works, some, data, "cpu")
+        assert none == []
+        assert "beside the baseline ('evenly'), and no budget has evaluations of both" in why
     # the smallest budget of both is left: one figure, of that one
     some = {e: r for e, r in without("uniform", (16, 16)).items() if e.method != "full"}
-    (only,) = panel_figures(experiment, works, some, data, "cpu")
+    (only,), _ = panel_figures(experiment, works, some, data, "cpu")
     assert "24x24" in only.title
     assert "all pixels" not in [text.get_text() for text in only.figure.texts]
     gone = [replace(work, folder=tmp_path) for work in works]
-    assert panel_figures(experiment, gone, results, data, "cpu") == []
+    none, why = panel_figures(experiment, gone, results, data, "cpu")
+    assert none == []
+    assert "1 of the 1 networks that were evaluated have none beside their evaluations" in why
 
 
 @pytest.mark.slow
@@ -404,7 +550,7 @@ def test_the_best_learned_method_is_drawn(campaign, data, tmp_path):
         counts = results[entry].soft.confusion.counts
         poor = replace(results[entry].soft, confusion=Confusion.of(counts[::-1]))
         results[entry] = replace(results[entry], soft=poor)
-    blocks, _ = panel_figures(two, works, results, data, "cpu")
+    (blocks, _), _ = panel_figures(two, works, results, data, "cpu")
     assert "'joint loss', the best of 2 learned methods here, over 'evenly'" in blocks.caption
 
 
@@ -422,9 +568,9 @@ def test_of_several_seeds_the_gain_of_the_drawn_one_is_said_too(campaign, data):
             for seed in (1, 2):
                 trial = replace(entry, seed=seed)
                 results[trial] = replace(result, units=units)
-    blocks, rates = panel_figures(experiment, works, results, data, "cpu")
+    (blocks, rates), _ = panel_figures(experiment, works, results, data, "cpu")
     drawn = [float(note.split("%")[0]) for note in notes(blocks.figure) if note.endswith("right")]
-    headings = [text.get_text() for text in blocks.figure.texts[6:]]
+    headings = [text.get_text() for text in blocks.figure.texts[6:-1]]
     assert len(headings) == 3
     for heading, base, ours in zip(headings, drawn[::4], drawn[1::4], strict=True):
         ranked, said = re.fullmatch(
