@@ -203,9 +203,10 @@ def _report(
     from geodeform.evaluation.campaign import TIMES, read_results
     from geodeform.evaluation.charts import charts
     from geodeform.evaluation.comparison import Comparison
-    from geodeform.evaluation.comparison_report import write_comparison
+    from geodeform.evaluation.comparison_report import PICTURES, write_comparison
     from geodeform.evaluation.comparison_tables import Findings, miou_table
     from geodeform.evaluation.data import open_evaluation_data
+    from geodeform.evaluation.panel_store import kept_panels
     from geodeform.evaluation.panels import panel_figures
     from geodeform.evaluation.timing import (
         first_trainings,
@@ -250,11 +251,14 @@ def _report(
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_times(times, kept, trainings, where)
         panels, no_panels = panel_figures(experiment, works, results, data, device)
+    folder = out / experiment.name
+    if not panels and (kept_ones := kept_panels(folder / PICTURES, {work.key for work in works})):
+        panels, no_panels = kept_ones, ""
     comparison = Comparison(experiment, results, times)
     paths = write_comparison(
         comparison,
         results,
-        out / experiment.name,
+        folder,
         figures=charts(comparison),
         panels=panels,
         no_panels=no_panels,

@@ -11,8 +11,8 @@ Everything is kept in one folder, that several experiments can share::
 
 What is there is not done again; a training that was stopped goes on from its last checkpoint. A
 network is not trained where its evaluations are all there, so results can travel without networks:
-only times and pictures need those. Two campaigns on one folder wait for each other where they want
-the same network.
+only times and pictures of blocks need those, and a report keeps its own where they are gone. Two
+campaigns on one folder wait for each other where they want the same network.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from importlib.resources import files
 
 import matplotlib
 from matplotlib.figure import Figure as Picture
+from PIL import Image
 
 _SVG_BYTES = 400_000  # a larger drawing is put into the page as pixels
 _DPI = 180
@@ -84,13 +85,13 @@ class Figure:
     Attributes:
         title: What it shows, without a full stop at its end.
         caption: Sentences.
-        picture: matplotlib's.
+        picture: matplotlib's, or a PNG's bytes.
         drawing: Whether it is lines and text, not photographs.
     """
 
     title: str
     caption: str
-    picture: Picture
+    picture: Picture | bytes
     drawing: bool = True
 
 
@@ -201,9 +202,9 @@ def markdown_page(document: Document, files: Sequence[str]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def png(picture: Picture) -> bytes:
+def png(picture: Picture | bytes) -> bytes:
     """A picture as PNG, the same bytes each time."""
-    return _drawn(picture, "png")
+    return picture if isinstance(picture, bytes) else _drawn(picture, "png")
 
 
 def _numbers(kind: str) -> Iterator[str]:
@@ -222,10 +223,12 @@ def _drawn(picture: Picture, kind: str) -> bytes:
 
 
 def _html_figure(figure: Figure, number: str) -> str:
-    data, kind = (_drawn(figure.picture, "svg"), "svg+xml") if figure.drawing else (b"", "")
+    picture, data, kind = figure.picture, b"", ""
+    if figure.drawing and not isinstance(picture, bytes):
+        data, kind = _drawn(picture, "svg"), "svg+xml"
     if not data or len(data) > _SVG_BYTES:
-        data, kind = png(figure.picture), "png"
-    width, height = (round(96 * side) for side in figure.picture.get_size_inches())
+        data, kind = png(picture), "png"
+    width, height = (round(96 * side) for side in _inches(picture))
     caption = f" {escape(figure.caption)}" if figure.caption else ""
     return (
         f'<figure><div class="scroll" tabindex="0" role="group" aria-label="{number}">'
@@ -233,6 +236,15 @@ def _html_figure(figure: Figure, number: str) -> str:
         f'width="{width}" height="{height}" alt="{escape(figure.title)}"></div>\n'
         f"<figcaption><b>{number}. {escape(figure.title)}.</b>{caption}</figcaption></figure>"
     )
+
+
+def _inches(picture: Picture | bytes) -> tuple[float, float]:
+    """Width and height."""
+    if isinstance(picture, bytes):
+        width, height = Image.open(io.BytesIO(picture)).size
+        return width / _DPI, height / _DPI
+    width, height = picture.get_size_inches()
+    return float(width), float(height)
 
 
 def _html_table(table: Table, number: str) -> str:

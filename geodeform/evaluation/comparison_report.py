@@ -67,6 +67,7 @@ from geodeform.evaluation.comparison_tables import (
     trained_recipes,
 )
 from geodeform.evaluation.experiment import Entry, shown_size
+from geodeform.evaluation.panel_store import PANELS, panels_json
 from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.result import TOLERANCES, Evaluation
 from geodeform.geo.outputs import OutputSet
@@ -74,6 +75,7 @@ from geodeform.training.datasets.base import listed
 from geodeform.training.datasets.registry import DATASETS
 
 PICTURES = "pictures"
+_PANELS = f"{PICTURES}/{PANELS}"
 _GREEK = re.compile(r"GREEK (?:SMALL|CAPITAL) LETTER (?:FINAL )?([A-Z]+)")
 _BUSY = 0.85  # share of the wall-clock time; an idle machine gives a process about all of it
 _LEVEL = f"{100 * LEVEL:.0f} %"
@@ -101,8 +103,9 @@ def write_comparison(
     """Write a report into a folder: all of its files, or none.
 
     The files are ``report.html``, which needs nothing else, ``report.md`` with the pictures in
-    ``pictures/``, ``results.csv`` and ``results.json``. Those of an older report are replaced;
-    whatever else lies there stays.
+    ``pictures/``, ``results.csv`` and ``results.json``; and ``pictures/panels.json`` where there
+    are panels, for :func:`geodeform.evaluation.panel_store.kept_panels`. Those of an older report
+    are replaced; whatever else lies there stays.
 
     Args:
         comparison: With at least one cell.
@@ -136,16 +139,19 @@ def write_comparison(
     contents |= {
         name: png(one.picture) for name, one in zip(names, document.pictures(), strict=True)
     }
+    if panels:  # the last pictures of the document
+        files = [Path(name).name for name in names[-len(panels) :]]
+        contents[_PANELS] = panels_json(panels, files).encode()
     try:
         (folder / PICTURES if names else folder).mkdir(parents=True, exist_ok=True)
-        former = _pictures_of(folder / "report.md")
+        former = _pictures_of(folder / "report.md") | {_PANELS}
         with OutputSet(overwrite=True) as outputs:
             for name, content in contents.items():
                 path = folder / name
                 outputs.add(path, suffixes=(path.suffix,)).write_bytes(content)
     except OSError as error:
         raise OutputError(f"Cannot write the report {folder} ({error.strerror}).") from error
-    for name in former - set(names):
+    for name in former - contents.keys():
         (folder / name).unlink(missing_ok=True)
     return [folder / name for name in contents]
 

@@ -153,12 +153,14 @@ class Panel:
     Attributes:
         title: Its heading.
         caption: What it shows and how it was chosen, in sentences.
-        figure: 7 inches wide.
+        figure: 7 inches wide; a PNG's bytes where an earlier report drew it.
+        networks: Keys of the trainings whose networks it was drawn with; none of a chart.
     """
 
     title: str
     caption: str
-    figure: Figure
+    figure: Figure | bytes
+    networks: tuple[str, ...] = ()
 
 
 Results = Mapping[Entry, Evaluation]
@@ -411,17 +413,19 @@ class _Artist:
         if not chosen:
             return None
         names = self._methods(chosen)
-        rows = []
+        rows, drawn = [], []
         for block in chosen:
             image, labels = self._original(block)
             entries = [self._entry(name, self._budget(name), block) for name in names]
-            cells = [self._cell(entry, block, labels) for entry in entries if entry is not None]
-            rows.append((block, image, labels, cells))
+            there = [entry for entry in entries if entry is not None]
+            rows.append((block, image, labels, [self._cell(one, block, labels) for one in there]))
+            drawn += there
         figure = _draw_blocks(rows, self._colours.classes)
         return Panel(
             f"What the methods see and map at {shown_size(self.pair.budget)} samples",
             self._block_caption(chosen, names),
             figure,
+            _trainings(drawn),
         )
 
     def rates(self) -> Panel | None:
@@ -443,11 +447,12 @@ class _Artist:
         if len(budgets) < 2:
             return None
         image, labels = self._original(block)
-        grid = []
+        grid, drawn = [], []
         for budget in budgets:
             entries = [self._entry(name, budget, block) for name in names]
             cells = [None if e is None else self._cell(e, block, labels) for e in entries]
             grid.append((f"{shown_size(budget)}, {self._share(budget)}", cells))
+            drawn += [entry for entry in entries if entry is not None]
         titles = [self.experiment.methods[name].title for name in names]
         figure = _draw_rates(image, labels, titles, grid, self._colours.classes)
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
@@ -461,7 +466,7 @@ class _Artist:
             f"{noun}'s known pixels that are right. {self._seeds_said([block])}"
             f"{_colours_said(self._colours)}{self._joint_said(names)}{self._marks(names)}"
         )
-        return Panel(f"One {noun} at the smallest budgets", caption, figure)
+        return Panel(f"One {noun} at the smallest budgets", caption, figure, _trainings(drawn))
 
     @cached_property
     def _colours(self) -> SafeScheme:
@@ -603,6 +608,11 @@ class _Artist:
             for name in names
             if ways[name].sees_labels
         )
+
+
+def _trainings(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Keys of their trainings, once each."""
+    return tuple(dict.fromkeys(entry.trial.training for entry in entries))
 
 
 _BlockRow = tuple[Chosen, NDArray[np.uint8], NDArray[np.uint8], list[_Cell]]

@@ -165,6 +165,11 @@ def test_a_comparison_from_its_file_to_its_page(config, root, tmp_path):
     assert (out / "times" / "mine.json").read_text() == kept
     page = (report / "report.html").read_text()
     assert "turn by turn" in page
+    assert page.count("Kept from an earlier report") == 1  # of one budget there is one figure
+    assert "There are no pictures" not in page
+    (report / "pictures" / "panels.json").unlink()
+    assert run(*words).exit_code == 0
+    page = (report / "report.html").read_text()
     assert "2 of the 2 networks that were evaluated have none beside their evaluations" in page
     lost = run(*words, "--retime")
     assert lost.exit_code == 1

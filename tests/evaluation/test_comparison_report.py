@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 
 import geodeform.evaluation.comparison_report as report
 from geodeform.cli.main import main
-from geodeform.errors import OutputError
+from geodeform.errors import ConfigError, OutputError
 from geodeform.evaluation.calibration import Calibration
 from geodeform.evaluation.campaign import Work, plan_campaign
 from geodeform.evaluation.comparison import Comparison, Difference, EqualTime
@@ -43,6 +44,7 @@ from geodeform.evaluation.comparison_tables import (
 )
 from geodeform.evaluation.experiment import Entry, Experiment, read_experiment
 from geodeform.evaluation.metrics import Confusion
+from geodeform.evaluation.panel_store import kept_panels
 from geodeform.evaluation.panels import Panel
 from geodeform.evaluation.result import Cost, Evaluation, MapScores, Unit
 from geodeform.evaluation.timing import Times
@@ -732,7 +734,7 @@ def test_pictures_stand_where_their_tables_are(experiment, write, tmp_path):
     assert "The caption of What is seen." in sections["What the methods see and map"]
     for name in re.findall(r"\]\((pictures/.*?)\)", text):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
-    assert len(list((folder / "pictures").iterdir())) == 4
+    assert len(list((folder / "pictures").glob("*.png"))) == 4
     page = (folder / "report.html").read_text()
     assert page.count('src="data:image/svg+xml;base64,') == 3
     assert page.count('src="data:image/png;base64,') == 1  # the panel, which is a photograph
@@ -832,6 +834,40 @@ def test_pictures_of_the_old_report_go_and_other_files_stay(experiment, write, t
     assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
         "01-gamma.png", "mine.png",
     ]  # fmt: skip
+
+
+def test_panels_are_kept_where_the_networks_are_not(experiment, write, tmp_path):
+    """A page made anew without networks has the pictures of the one before, and says so."""
+    results = results_of(experiment)
+    drawn = replace(panel("What is seen"), networks=("a", "b"))
+    folder = write(experiment, results, tmp_path / "w", panels=[drawn])
+    pictures = folder / "pictures"
+    (path,) = pictures.glob("*what-is-seen.png")
+    before, number = path.read_bytes(), int(path.name[:2])
+    assert kept_panels(pictures, {"a"}) == []  # it shows another network besides
+    (kept,) = kept_panels(pictures, {"a", "b", "c"})
+    assert (kept.title, kept.figure, kept.networks) == (drawn.title, before, ("a", "b"))
+    assert kept.caption.startswith(f"{drawn.caption} Kept from an earlier report")
+
+    write(experiment, results, folder, panels=[kept], figures=[panel("Gamma")])
+    (moved,) = pictures.glob("*what-is-seen.png")
+    assert int(moved.name[:2]) == number - 2
+    assert moved.read_bytes() == before
+    for page in ("report.md", "report.html"):
+        assert (folder / page).read_text().count("Kept from an earlier report") == 1
+    html = (folder / "report.html").read_text()
+    assert base64.b64encode(before).decode() in html
+    assert 'width="192" height="96" alt="What is seen"' in html  # 2 by 1 inches
+    assert kept_panels(pictures, {"a", "b"}) == [kept]  # said once, however often it is kept
+
+    moved.unlink()
+    assert kept_panels(pictures, {"a", "b"}) == []
+    (pictures / "panels.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"panels\.json is damaged.*delete it"):
+        kept_panels(pictures, {"a", "b"})
+    write(experiment, results, folder, panels=[])
+    assert not (pictures / "panels.json").exists()
+    assert kept_panels(pictures, {"a", "b"}) == []
 
 
 def test_names_of_pictures_spell_greek_letters_out(experiment, write, tmp_path):

@@ -455,6 +455,7 @@ def test_an_experiment_is_drawn(campaign, data):
     }
     chosen = choose_blocks(pair["joint"], pair["uniform"])
     assert len(chosen) == 3
+    assert blocks.networks == rates.networks == tuple(work.key for work in works)
     texts = [text.get_text() for text in blocks.figure.texts]
     texts[1] = texts[1].replace("\n", " ")
     assert texts[:3] == ["Original", "Density; right and wrong", "evenly"]
