@@ -154,6 +154,8 @@ def _cell(found: Findings, cell: Cell) -> dict[str, Any]:
         "equal_time": _equal_time(found.at_equal_time(cell.method, cell.budget)),
         "equal_wall_clock": _equal_time(
             found.at_equal_time(cell.method, cell.budget, "wall-clock")
+            if "wall-clock" in found.clocks
+            else None
         ),
         "equal_accuracy": found.equal_accuracy(cell),
     }

@@ -77,7 +77,6 @@ from geodeform.training.datasets.registry import DATASETS
 PICTURES = "pictures"
 _PANELS = f"{PICTURES}/{PANELS}"
 _GREEK = re.compile(r"GREEK (?:SMALL|CAPITAL) LETTER (?:FINAL )?([A-Z]+)")
-_BUSY = 0.85  # share of the wall-clock time; an idle machine gives a process about all of it
 _LEVEL = f"{100 * LEVEL:.0f} %"
 
 _CHARTS_OF = {
@@ -511,11 +510,10 @@ def _timing(found: Findings) -> list[Part]:
             f"{found.clock} time falls ({', '.join(noisy)}). Read what is said of equal time with "
             "that in mind."
         )
-    busy = float(np.median([one.cpu_seconds / one.seconds for one in times]))
-    if found.clock == "processor" and busy < _BUSY:
+    if found.busy is not None:
         said += (
-            f" The machine did other work: processor time is {share(busy)} of wall-clock time, so "
-            "say nothing by the latter; measure again with --retime."
+            f" The machine did other work: processor time is {share(found.busy)} of wall-clock "
+            "time, so nothing is said by the latter; measure again with --retime."
         )
     return [Paragraph(said)]
 

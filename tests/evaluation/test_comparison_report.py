@@ -362,6 +362,10 @@ def test_times_of_a_machine_that_did_other_work_are_called_so(experiment, write,
         folder = write(experiment, results, tmp_path / str(busy), comparison=comparison, figures=[])
         text = (folder / "report.md").read_text()
         assert ("The machine did other work: processor time is 60 %" in text) is busy
+        assert ("equal wall-clock time" in text) is not busy  # it would say nothing
+        kept = json.loads((folder / "results.json").read_text())["cells"]
+        assert any(one["equal_time"] for one in kept)
+        assert any(one["equal_wall_clock"] for one in kept) is not busy
         # quartiles of 0.6 and 0.9 around 0.75: 0.15 of it
         assert f"rounds differ by {'20 %' if busy else '0 %'} (median of methods)" in text
 
