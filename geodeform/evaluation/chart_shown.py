@@ -362,7 +362,7 @@ def sure_words(
         n = len(enough)
         of = f"the other {n}" if few else f"{n} interval{'s' * (n > 1)}"
         said.append(
-            f"{above} of {of} {'lies' if above == 1 else 'lie'} above 0, {below} below, "
+            f"{above} of {of} {'lies' if 1 in (above, n) else 'lie'} above 0, {below} below, "
             f"{n - above - below} neither"
         )
     if beyond:

@@ -381,9 +381,10 @@ def _count(found: Findings) -> str:
             above = sum(one.better for one in enough)
             below = sum(one.worse for one in enough)
             of = f"the other {len(enough)}" if few else _counted(len(enough), "difference")
+            single = 1 in (above, len(enough))
             parts.append(
-                f"{above} of {of} {'lies' if above == 1 else 'lie'} above 0 with "
-                f"{'its' if above == 1 else 'their'} whole interval, {below} below, "
+                f"{above} of {of} {'lies' if single else 'lie'} above 0 with "
+                f"{'its' if single else 'their'} whole interval, {below} below, "
                 f"{len(enough) - above - below} neither"
             )
         if beyond:
