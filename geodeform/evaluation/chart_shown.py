@@ -14,14 +14,20 @@ from numpy.typing import NDArray
 from geodeform.config import Size
 from geodeform.evaluation.calibration import Calibration
 from geodeform.evaluation.comparison import (
-    FEWEST_SEEDS,
     LEVEL,
     Cell,
     Comparison,
     Difference,
     Summary,
 )
-from geodeform.evaluation.comparison_tables import Figure, Findings, learns, points, way_of
+from geodeform.evaluation.comparison_tables import (
+    Figure,
+    Findings,
+    learns,
+    points,
+    sure_parts,
+    way_of,
+)
 from geodeform.evaluation.experiment import shown_size
 from geodeform.evaluation.result import Evaluation
 
@@ -351,29 +357,9 @@ def sure_words(
         without: Which are not.
         beyond: How many more are at a time outside the baseline's own.
     """
-    enough = [one for one in differences if len(one.values) >= FEWEST_SEEDS]
-    few = len(differences) - len(enough)
-    said = []
-    if few:
-        said.append(f"{few} of {len(differences)} {_has(few)} too few seeds to say")
-    if enough:
-        above = sum(d.better for d in enough)
-        below = sum(d.worse for d in enough)
-        n = len(enough)
-        of = f"the other {n}" if few else f"{n} interval{'s' * (n > 1)}"
-        said.append(
-            f"{above} of {of} {'lies' if 1 in (above, n) else 'lie'} above 0, {below} below, "
-            f"{n - above - below} neither"
-        )
-    if beyond:
-        more = f"{beyond} more" if said else f"{beyond}"
-        said.append(f"{more} {'is' if beyond == 1 else 'are'} at a time outside the baseline's own")
+    said = sure_parts(differences, beyond, of_intervals=True)
     without = f"without {without}, " if without else ""
     return f"At equal {where}, {without}{'; '.join(said)}." if said else ""
-
-
-def _has(count: int) -> str:
-    return "has" if count == 1 else "have"
 
 
 def highest_words(shown: Shown) -> str:

@@ -48,6 +48,7 @@ from geodeform.evaluation.comparison_tables import (
     baseline_table,
     class_tables,
     cost_table,
+    counted,
     difference_table,
     fold_table,
     interval,
@@ -62,6 +63,7 @@ from geodeform.evaluation.comparison_tables import (
     shown_settings,
     slash_note,
     study_table,
+    sure_parts,
     times_note,
     trained_as,
     trained_recipes,
@@ -257,9 +259,9 @@ def _opening(found: Findings, works: Sequence[Work]) -> list[Part]:
         )
     rest = "; studies vary single settings" if experiment.studies else ""
     said = [
-        f"{_counted(len(found.methods), 'method')} on the dataset {name} ({dataset}), "
+        f"{counted(len(found.methods), 'method')} on the dataset {name} ({dataset}), "
         f"{_length(found)}. The segmenter is {joined(names)}; {networks}{rest}.",
-        f"Evaluated on {_counted(len(items), 'item')} ({experiment.split}: {listed(items)}; "
+        f"Evaluated on {counted(len(items), 'item')} ({experiment.split}: {listed(items)}; "
         f"{megapixels:,.1f} megapixels)"
         + (
             f", each held out whole from training in one of {len(experiment.folds)} parts"
@@ -346,7 +348,7 @@ def _corrections(found: Findings) -> str:
     if not found.compared:
         return ""
     return (
-        f" {_counted(found.compared, 'comparison')} {'is' if found.compared == 1 else 'are'} made "
+        f" {counted(found.compared, 'comparison')} {'is' if found.compared == 1 else 'are'} made "
         "in the tables and none is corrected for that, nor for the choice of the highest method of "
         "a budget, by the same figures."
     )
@@ -369,29 +371,7 @@ def _count(found: Findings) -> str:
                     beyond += 1
                 elif timed is not None:
                     known.append(timed)
-        enough = [one for one in known if len(difference_of(one).values) >= FEWEST_SEEDS]
-        few = len(known) - len(enough)
-        parts = []
-        if few:
-            parts.append(
-                f"{few} of {_counted(len(known), 'difference')} {'has' if few == 1 else 'have'} "
-                "too few seeds to say"
-            )
-        if enough:
-            above = sum(one.better for one in enough)
-            below = sum(one.worse for one in enough)
-            of = f"the other {len(enough)}" if few else _counted(len(enough), "difference")
-            single = 1 in (above, len(enough))
-            parts.append(
-                f"{above} of {of} {'lies' if single else 'lie'} above 0 with "
-                f"{'its' if single else 'their'} whole interval, {below} below, "
-                f"{len(enough) - above - below} neither"
-            )
-        if beyond:
-            parts.append(
-                f"{beyond} {'more ' if known else ''}{'is' if beyond == 1 else 'are'} at a time "
-                "outside the baseline's own"
-            )
+        parts = sure_parts(known, beyond, of_intervals=False)
         if parts:
             clock = f"{found.clock} " if where == "time" else ""
             said.append(f"at equal {clock}{where}, {', and '.join(parts)}")
@@ -501,8 +481,7 @@ def _timing(found: Findings) -> list[Part]:
         down = sum(a.clocked() > b.clocked() for a, b in pairwise(curve))
         steps, falls = steps + max(len(curve) - 1, 0), falls + down
         noisy += [found.title(name)] if down else []
-    times = [c.times for c in found.comparison.cells.values() if c.times is not None]
-    quartiles = [np.percentile(one.by(found.clock), (25, 50, 75)) for one in times]
+    quartiles = [np.percentile(one.by(found.clock), (25, 50, 75)) for one in found.times]
     scatter = float(np.median([(high - low) / mid for low, mid, high in quartiles]))
     said += f" The middle half of a method's rounds differ by {share(scatter)} (median of methods)."
     if falls:
@@ -629,7 +608,7 @@ def _splits(found: Findings) -> str:
     how = " (leave one out)" if experiment.leave_one_out else ""
     parts = "; ".join(", ".join(fold) for fold in experiment.folds)
     return (
-        f"Split: {_counted(len(experiment.folds), 'part')}{how}, each held out whole from the "
+        f"Split: {counted(len(experiment.folds), 'part')}{how}, each held out whole from the "
         f"trainings that are evaluated on it: {parts}. Counts of all parts are added before any "
         "ratio is taken."
     )
@@ -684,12 +663,3 @@ def _notes(found: Findings) -> list[Part]:
 
 def _stop(text: str) -> str:
     return "" if text.endswith(".") else "."
-
-
-def _counted(count: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> _counted(1, "seed"), _counted(3, "seed")
-    ('1 seed', '3 seeds')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -24,7 +24,7 @@ from geodeform.evaluation.comparison import (
 from geodeform.evaluation.comparison_pages import Strong, Table, Text
 from geodeform.evaluation.experiment import Experiment, Study, shown_size, training_key
 from geodeform.evaluation.result import TOLERANCES, Evaluation
-from geodeform.evaluation.timing import Clock
+from geodeform.evaluation.timing import Clock, Times
 from geodeform.evaluation.ways import WAYS
 
 UNKNOWN = "\u2013"
@@ -128,16 +128,21 @@ class Findings:
         return next(iter(self.comparison.cells.values())).clock
 
     @cached_property
+    def times(self) -> list[Times]:
+        """Times that were measured side by side, of all cells that have them."""
+        cells = self.comparison.cells.values()
+        return [cell.times for cell in cells if cell.times is not None]
+
+    @cached_property
     def busy(self) -> float | None:
         """Processor time over wall-clock time where the machine did other work meanwhile.
 
         Wall-clock times say nothing then. None where they do, or where a GPU works, which a
         processor's time does not see.
         """
-        times = [one.times for one in self.comparison.cells.values() if one.times is not None]
-        if not times or self.clock != "processor":
+        if not self.times or self.clock != "processor":
             return None
-        ratio = float(np.median([one.cpu_seconds / one.seconds for one in times]))
+        ratio = float(np.median([one.cpu_seconds / one.seconds for one in self.times]))
         return ratio if ratio < _BUSY else None
 
     @property
@@ -418,13 +423,56 @@ def cost_table(found: Findings) -> Table:
     )
 
 
+def sure_parts(
+    differences: Sequence[Difference | EqualTime], beyond: int, *, of_intervals: bool
+) -> list[str]:
+    """How many differences are sure, and on which side of 0: parts of a sentence.
+
+    Args:
+        differences: Those that are counted.
+        beyond: How many more are at a time outside the baseline's own.
+        of_intervals: Whether to speak of intervals, or of differences with theirs.
+    """
+    noun = "interval" if of_intervals else "difference"
+    enough = [one for one in differences if len(difference_of(one).values) >= FEWEST_SEEDS]
+    n, few = len(enough), len(differences) - len(enough)
+    parts = []
+    if few:
+        known = str(len(differences)) if of_intervals else counted(len(differences), noun)
+        parts.append(f"{few} of {known} {'has' if few == 1 else 'have'} too few seeds to say")
+    if enough:
+        above = sum(one.better for one in enough)
+        below = sum(one.worse for one in enough)
+        single = 1 in (above, n)
+        whole = "" if of_intervals else f" with {'its' if single else 'their'} whole interval"
+        parts.append(
+            f"{above} of {f'the other {n}' if few else counted(n, noun)} "
+            f"{'lies' if single else 'lie'} above 0{whole}, {below} below, "
+            f"{n - above - below} neither"
+        )
+    if beyond:
+        parts.append(
+            f"{beyond} {'more ' if parts else ''}{'is' if beyond == 1 else 'are'} at a time "
+            "outside the baseline's own"
+        )
+    return parts
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def times_note(found: Findings) -> str:
     """Where times come from."""
-    timed = next((c.times for c in found.comparison.cells.values() if c.times is not None), None)
-    if timed is not None:
+    if found.times:
         return (
             "Times: one network of each method, all on the same images turn by turn in a changing "
-            f"order, median of {len(timed.rounds)} rounds, without reading files."
+            f"order, median of {len(found.times[0].rounds)} rounds, without reading files."
         )
     return (
         "Times: of the evaluations, which ran one after another or beside other work, medians over "

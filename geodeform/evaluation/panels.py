@@ -393,6 +393,7 @@ class _Cell:
     title: str
     prediction: BlockPrediction
     accuracy: float
+    training: str
 
 
 @dataclass(frozen=True)
@@ -413,19 +414,18 @@ class _Artist:
         if not chosen:
             return None
         names = self._methods(chosen)
-        rows, drawn = [], []
+        rows = []
         for block in chosen:
             image, labels = self._original(block)
             entries = [self._entry(name, self._budget(name), block) for name in names]
-            there = [entry for entry in entries if entry is not None]
-            rows.append((block, image, labels, [self._cell(one, block, labels) for one in there]))
-            drawn += there
+            cells = [self._cell(entry, block, labels) for entry in entries if entry is not None]
+            rows.append((block, image, labels, cells))
         figure = _draw_blocks(rows, self._colours.classes)
         return Panel(
             f"What the methods see and map at {shown_size(self.pair.budget)} samples",
             self._block_caption(chosen, names),
             figure,
-            _trainings(drawn),
+            _trainings(cell for _, _, _, cells in rows for cell in cells),
         )
 
     def rates(self) -> Panel | None:
@@ -447,12 +447,11 @@ class _Artist:
         if len(budgets) < 2:
             return None
         image, labels = self._original(block)
-        grid, drawn = [], []
+        grid = []
         for budget in budgets:
             entries = [self._entry(name, budget, block) for name in names]
             cells = [None if e is None else self._cell(e, block, labels) for e in entries]
             grid.append((f"{shown_size(budget)}, {self._share(budget)}", cells))
-            drawn += [entry for entry in entries if entry is not None]
         titles = [self.experiment.methods[name].title for name in names]
         figure = _draw_rates(image, labels, titles, grid, self._colours.classes)
         ours, base = (self.experiment.methods[name].title for name in names[1::-1])
@@ -466,7 +465,8 @@ class _Artist:
             f"{noun}'s known pixels that are right. {self._seeds_said([block])}"
             f"{_colours_said(self._colours)}{self._joint_said(names)}{self._marks(names)}"
         )
-        return Panel(f"One {noun} at the smallest budgets", caption, figure, _trainings(drawn))
+        drawn = _trainings(cell for _, cells in grid for cell in cells if cell is not None)
+        return Panel(f"One {noun} at the smallest budgets", caption, figure, drawn)
 
     @cached_property
     def _colours(self) -> SafeScheme:
@@ -547,7 +547,7 @@ class _Artist:
         known = Confusion(len(self.data.classes))
         known.add(labels, prediction.labels)
         title = self.experiment.methods[entry.method].title
-        return _Cell(title, prediction, known.accuracy())
+        return _Cell(title, prediction, known.accuracy(), entry.trial.training)
 
     def _share(self, budget: Size) -> str:
         """Samples over pixels of the learned method's evaluations at a budget."""
@@ -610,9 +610,9 @@ class _Artist:
         )
 
 
-def _trainings(entries: Iterable[Entry]) -> tuple[str, ...]:
+def _trainings(cells: Iterable[_Cell]) -> tuple[str, ...]:
     """Keys of their trainings, once each."""
-    return tuple(dict.fromkeys(entry.trial.training for entry in entries))
+    return tuple(dict.fromkeys(cell.training for cell in cells))
 
 
 _BlockRow = tuple[Chosen, NDArray[np.uint8], NDArray[np.uint8], list[_Cell]]

@@ -323,7 +323,7 @@ def drawn_rows(classes: ClassScheme, ends: list[tuple[float, float]], titles: li
             labels, density.astype(np.float32), even, np.zeros((32, 32, 3), np.uint8),
             np.ones((32, 32, 2), np.float32), (2.0, 2.0),
         )  # fmt: skip
-        cells = [_Cell(title, prediction, 0.5) for title in titles]
+        cells = [_Cell(title, prediction, 0.5, "key") for title in titles]
         where = Chosen("a", (0, None), (0, None), 0.1, "median", 3, 1)
         rows.append((where, np.zeros((400, 500, 3), np.uint8), labels, cells))
     return _draw_blocks(rows, classes)
